@@ -1,0 +1,381 @@
+"""The disease trees: which finding implies which, what stage 1 may learn from, and what follows for probabilities.
+
+Stage 1 learns p(label | parents present); `chain_rule` turns that into p(label).
+Knows label names only: no files but a user's own tree, no images, no models.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from .errors import InputError, one_of
+from .labels import CHESTXRAY14_LABELS, CHEXPERT_LABELS
+
+READINGS = ("union", "all-parents", "any-parent", "chen")
+
+
+@dataclass(frozen=True)
+class Tree:
+    """Labels and, for those that have any, their direct parents (a DAG: a label may have several).
+
+    Raises:
+        InputError: a parent or child that is no label, a label given twice, or a cycle.
+    """
+
+    labels: tuple[str, ...]
+    parents: Mapping[str, tuple[str, ...]]
+
+    def __post_init__(self):
+        if len(set(self.labels)) < len(self.labels) or not self.labels:
+            raise InputError(f"tree: labels are {list(self.labels)}; expected at least one, each once")
+        for child, parents in self.parents.items():
+            for name in (child, *parents):
+                one_of("tree: label", name, self.labels)
+        unsorted = {label: set(self.parents.get(label, ())) for label in self.labels}
+        while unsorted:
+            ready = [label for label, parents in unsorted.items() if not parents & unsorted.keys()]
+            if not ready:
+                raise InputError(f"tree: a cycle goes through {', '.join(sorted(unsorted))}; "
+                                 "a label cannot be its own ancestor")
+            for label in ready:
+                del unsorted[label]
+
+    @cached_property
+    def parents_matrix(self) -> np.ndarray:
+        """bool (labels, labels): [m, j] says that j is a direct parent of m."""
+        place = {label: index for index, label in enumerate(self.labels)}
+        matrix = np.zeros((len(self.labels),) * 2, bool)
+        for child, parents in self.parents.items():
+            matrix[place[child], [place[parent] for parent in parents]] = True
+        return matrix
+
+    @cached_property
+    def ancestors(self) -> np.ndarray:
+        """bool (labels, labels): [m, j] says that j is m itself or an ancestor of m, by whatever path."""
+        reach = self.parents_matrix | np.eye(len(self.labels), dtype=bool)
+        for _ in self.labels:
+            reach = (reach.astype(int) @ reach.astype(int)) > 0
+        return reach
+
+    @cached_property
+    def depth(self) -> np.ndarray:
+        """int (labels,): edges on the longest path to a root."""
+        depth = np.zeros(len(self.labels), int)
+        for _ in self.labels:
+            depth = np.where(self.parents_matrix, depth[None, :] + 1, 0).max(axis=1)
+        return depth
+
+    @cached_property
+    def edges(self) -> np.ndarray:
+        """int (edges, 2): places of (parent, child), children in label order."""
+        return np.argwhere(self.parents_matrix)[:, ::-1]
+
+    @cached_property
+    def children(self) -> np.ndarray:
+        """bool (labels,): has a parent."""
+        return self.parents_matrix.any(axis=1)
+
+    @cached_property
+    def has_children(self) -> np.ndarray:
+        """bool (labels,): is a parent."""
+        return self.parents_matrix.any(axis=0)
+
+    def subset(self, labels: Sequence[str]) -> "Tree":
+        """The tree over some of the labels; who loses a parent gets that parent's parents."""
+        def kept(label: str) -> list[str]:
+            return [found for parent in self.parents.get(label, ())
+                    for found in ([parent] if parent in labels else kept(parent))]
+        return Tree(tuple(labels), {label: tuple(dict.fromkeys(kept(label))) for label in labels if kept(label)})
+
+
+def flat(labels: Sequence[str]) -> Tree:
+    """A tree without edges: conditional training and the chain rule then change nothing."""
+    return Tree(tuple(labels), {})
+
+
+# Irvin et al. 2019, Figure 1 (ledger C3). The unlabelled node above the pleural findings is no output; No Finding is no
+# factor. Lung Opacity -> Pneumonia is implied by the path through Consolidation; it is drawn, so it is kept.
+CHEXPERT_TREE = Tree(CHEXPERT_LABELS, {
+    "Cardiomegaly": ("Enlarged Cardiomediastinum",),
+    "Lung Lesion": ("Lung Opacity",),
+    "Edema": ("Lung Opacity",),
+    "Consolidation": ("Lung Opacity",),
+    "Pneumonia": ("Lung Opacity", "Consolidation"),
+    "Atelectasis": ("Lung Opacity",),
+})
+
+# Asadi et al. 2025 (HBCE), 21 outputs and 20 edges in the order of their code (ledger section 6).
+HBCE_TREE = Tree(
+    (*sorted(CHEXPERT_LABELS), "Uncertain", "Abnormal", "Cardiac", "Fluid Accumulation", "Missing Lung Tissue",
+     "Opacity", "Other"),
+    {
+        "Opacity": ("Abnormal",), "Cardiac": ("Abnormal",), "Other": ("Abnormal",),
+        "Lung Opacity": ("Opacity",), "Lung Lesion": ("Opacity",), "Fluid Accumulation": ("Opacity",),
+        "Missing Lung Tissue": ("Opacity",),
+        "Edema": ("Fluid Accumulation",), "Consolidation": ("Fluid Accumulation",),
+        "Pleural Effusion": ("Fluid Accumulation",), "Pneumonia": ("Fluid Accumulation", "Consolidation"),
+        "Atelectasis": ("Missing Lung Tissue",), "Pneumothorax": ("Missing Lung Tissue",),
+        "Pleural Other": ("Missing Lung Tissue",),
+        "Enlarged Cardiomediastinum": ("Cardiac",), "Cardiomegaly": ("Cardiac", "Enlarged Cardiomediastinum"),
+        "Fracture": ("Other",), "Support Devices": ("Other",),
+    },
+)
+
+TREES: dict[str, Tree] = {
+    "chexpert": CHEXPERT_TREE,
+    "chestxray14": flat(CHESTXRAY14_LABELS),
+    "hbce": HBCE_TREE,
+    "flat": flat(CHEXPERT_LABELS),
+}
+
+
+def read_tree(path: str | Path, labels: Sequence[str] | None = None) -> Tree:
+    """Read a user's tree: JSON {"labels": ["A", "B"], "parents": {"B": ["A"]}}, or the inner object alone.
+
+    Args:
+        path: the JSON file.
+        labels: the labels in order; None takes the file's own.
+
+    Raises:
+        InputError: no such file, no JSON, another shape, or a tree that `Tree` refuses.
+    """
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); expected a tree as JSON") from None
+    except (ValueError, RecursionError):
+        raise InputError(f"{path}: not JSON; expected {{\"labels\": [...], \"parents\": {{\"child\": [\"parent\"]}}}}"
+                         ) from None
+    parents = content.get("parents", None if "labels" in content else content) if isinstance(content, dict) else None
+    names = labels if labels is not None else content.get("labels") if isinstance(content, dict) else None
+    if not _names(names) or not isinstance(parents, dict) or not all(map(_names, parents.values())):
+        raise InputError(f"{path}: expected {{\"labels\": [...], \"parents\": {{\"child\": [\"parent\", ...]}}}} "
+                         "with names as text")
+    try:
+        return Tree(tuple(names), {child: tuple(above) for child, above in parents.items()})
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+def _names(value: object) -> bool:
+    return isinstance(value, list | tuple) and all(isinstance(name, str) for name in value)
+
+
+def close_upward(raw: np.ndarray, tree: Tree) -> np.ndarray:
+    """Give every finding's ancestors at least its certainty: 1 above a 1, -1 above a -1 (unless 1 already).
+
+    Reports name the specific finding and leave its parent out (91.6 % of CheXpert's positive Cardiomegaly have a blank
+    Enlarged Cardiomediastinum); the paper never mentions repairing this, so it is an option (ledger C5).
+
+    Args:
+        raw: (films, labels), 1, 0, -1 or NaN.
+        tree: whose labels are the columns.
+
+    Returns:
+        raw codes, float32, same shape; a 0 or blank below changes nothing above.
+    """
+    raw = np.asarray(raw, np.float32)
+    _columns(raw, tree)
+    below = tree.ancestors.astype(np.float32)  # (descendant, ancestor)
+    positive = (raw == 1).astype(np.float32) @ below > 0
+    uncertain = (raw == -1).astype(np.float32) @ below > 0
+    return np.where(positive, np.float32(1), np.where(uncertain, np.float32(-1), raw))
+
+
+def stage_one(hard: np.ndarray, tree: Tree, reading: str = "union") -> tuple[np.ndarray, np.ndarray]:
+    """Which rows and cells stage 1 (conditional training) learns from.
+
+    The paper's sentence, "all positive parent labels" (Pham et al. 2019, section 3.2), leaves it open (ledger C1-C4).
+    The readings, with their number of CheXpert's 191,027 training frontals under u-ignore and u-zeros / u-ones:
+
+    - "union" (default): rows where a root with children is positive (Lung Opacity or Enlarged Cardiomediastinum:
+      98,882 / 107,475); a child's cell counts only where all its parents are positive (Pneumonia: Lung Opacity and
+      Consolidation: 4,897 / 22,847). Consolidation alone opens no row. Roots do not train.
+    - "all-parents": the literal sentence: rows where every label with children is positive (209 / 2,404); all children
+      train, roots do not.
+    - "any-parent": rows where any label with children is positive (106,666 / 120,584); all outputs train, unmasked.
+    - "chen": all rows (191,027); a child's cell counts where all its parents are positive, roots always (Chen et al.
+      2019, eq. 2).
+
+    Args:
+        hard: (films, labels) of `labels.hard_targets`: a parent is present where it is 1. NaN is not present.
+        tree: whose labels are the columns.
+        reading: one of READINGS.
+
+    Returns:
+        rows: bool (films,).
+        cells: bool (films, labels), False outside `rows`. A cell whose target is NaN still does not count.
+    """
+    one_of("ct-rows", reading, READINGS)
+    _columns(hard, tree)
+    present = np.asarray(hard) == 1
+    absent_parents = (~present).astype(np.float32) @ tree.parents_matrix.T.astype(np.float32)  # (films, labels)
+    given = absent_parents == 0
+    if reading == "union":
+        rows = present[:, tree.has_children & ~tree.children].any(axis=1)
+        cells = given & tree.children
+    elif reading == "all-parents":
+        rows = present[:, tree.has_children].all(axis=1) & tree.has_children.any()
+        cells = np.broadcast_to(tree.children, present.shape)
+    elif reading == "any-parent":
+        rows = present[:, tree.has_children].any(axis=1)
+        cells = np.ones(present.shape, bool)
+    else:
+        rows = np.ones(len(present), bool)
+        cells = given
+    return rows, cells & rows[:, None]
+
+
+def chain_rule(conditional: np.ndarray, tree: Tree) -> np.ndarray:
+    """Turn p(label | parents present) into p(label): the product over the label and its ancestors, each once.
+
+    Args:
+        conditional: float (films, labels), each in [0, 1].
+        tree: the hierarchy whose labels are the columns.
+
+    Returns:
+        p(label), same shape and type; never above any ancestor's, not even by rounding.
+
+    Raises:
+        ValueError: the number of columns is not the tree's number of labels.
+
+    Source: Pham et al. 2019, section 3.2, eqs. 3-4; Chen et al. 2019, eq. 3 for "each once" (ledger C11).
+    """
+    conditional = np.asarray(conditional)
+    _columns(conditional, tree)
+    result = np.ones_like(conditional)
+    # One factor after the other, in the same order for all labels: that keeps the order exact in floating point.
+    for place in range(len(tree.labels)):
+        result = np.where(tree.ancestors[:, place], result * conditional[:, [place]], result)
+    return result
+
+
+def log_chain_rule(logits: np.ndarray, tree: Tree) -> tuple[np.ndarray, np.ndarray]:
+    """The chain rule on logits: log p(label) and log(1 - p(label)), without loss of precision near 0 and 1.
+
+    With s the sum of softplus(-logit) over the label and its ancestors, log p = -s and log(1 - p) = log(1 - exp(-s)),
+    which is taken in the form that is exact for the size of s (log1mexp); where s is too small to hold, 1 - p is the
+    sum of exp(-logit).
+
+    Args:
+        logits: float (films, labels), of p(label | parents present).
+        tree: the hierarchy whose labels are the columns.
+
+    Returns:
+        log p and log(1 - p), float64, each (films, labels), finite for finite logits.
+
+    Source: Chen et al. 2019, eqs. 5-7, in an equivalent form (ledger section 7).
+    """
+    logits = np.asarray(logits, np.float64)
+    _columns(logits, tree)
+    s = np.logaddexp(0, -logits) @ tree.ancestors.T.astype(np.float64)
+    near_one = np.stack([np.logaddexp.reduce(-logits[:, above], axis=1) for above in tree.ancestors], axis=1)
+    tiny, small = s < 1e-12, s < np.log(2)
+    with np.errstate(divide="ignore"):  # the branches that are not taken
+        return -s, np.where(tiny, near_one, np.where(small, np.log(-np.expm1(-s)), np.log1p(-np.exp(-s))))
+
+
+@dataclass(frozen=True)
+class Contradictions:
+    """How often probabilities break the tree, per edge.
+
+    Attributes:
+        edges: (parent, child) names.
+        films: number of rows.
+        above: int (edges,), rows with p(child) > p(parent).
+        crossed: int (edges,), rows with p(child) > threshold > p(parent).
+    """
+
+    edges: tuple[tuple[str, str], ...]
+    films: int
+    above: np.ndarray
+    crossed: np.ndarray
+
+    @property
+    def above_rate(self) -> float:
+        """Share of all edge checks (films x edges) with p(child) > p(parent); NaN without any."""
+        return float(self.above.sum() / (self.films * len(self.edges))) if self.films and self.edges else float("nan")
+
+    @property
+    def crossed_rate(self) -> float:
+        """Share of all edge checks with the child above and the parent below the threshold; NaN without any."""
+        return float(self.crossed.sum() / (self.films * len(self.edges))) if self.films and self.edges else float("nan")
+
+
+def contradictions(probabilities: np.ndarray, tree: Tree, threshold: float = 0.5) -> Contradictions:
+    """Count where a child is more probable than its parent, and where the two fall on both sides of the threshold.
+
+    Args:
+        probabilities: float (films, labels); a NaN contradicts nothing.
+        tree: the hierarchy whose labels are the columns.
+        threshold: parent below and child above it is a contradiction in the sense of Asadi et al. 2025.
+    """
+    probabilities = np.asarray(probabilities)
+    _columns(probabilities, tree)
+    parent, child = probabilities[:, tree.edges[:, 0]], probabilities[:, tree.edges[:, 1]]  # (films, edges)
+    names = tuple((tree.labels[above], tree.labels[below]) for above, below in tree.edges)
+    return Contradictions(names, len(probabilities), (child > parent).sum(axis=0),
+                          ((parent < threshold) & (child > threshold)).sum(axis=0))
+
+
+def hbce_outputs(findings: np.ndarray, labels: Sequence[str] = CHEXPERT_LABELS) -> np.ndarray:
+    """Build the 21 outputs of HBCE from the 14 findings.
+
+    Uncertain: none of the 14; Abnormal: neither No Finding nor Uncertain; the other groups: any finding below them.
+
+    Args:
+        findings: (films, 14) of 1, 0, NaN (blank, taken as 0).
+        labels: the 14 names in the order of the columns.
+
+    Returns:
+        float32 (films, 21), 0 or 1, columns as HBCE_TREE.labels.
+
+    Raises:
+        ValueError: an uncertain or soft value: apply a policy first; or other labels than the 14.
+
+    Source: Asadi et al. 2025 and their code (ledger section 6; the released test table is from an older builder).
+    """
+    findings = np.nan_to_num(np.asarray(findings, np.float32), nan=0.0)
+    if sorted(labels) != sorted(CHEXPERT_LABELS) or findings.shape[1:] != (14,):
+        raise ValueError(f"findings {findings.shape} with labels {list(labels)}; expected the 14 of CheXpert")
+    if not np.isin(findings, (0, 1)).all():
+        raise ValueError("findings hold other values than 1, 0 and NaN; apply a policy first")
+    place = {label: index for index, label in enumerate(HBCE_TREE.labels)}
+    result = np.zeros((len(findings), len(HBCE_TREE.labels)), np.float32)
+    result[:, [place[label] for label in labels]] = findings
+    for group in ("Cardiac", "Fluid Accumulation", "Missing Lung Tissue", "Opacity", "Other"):
+        below = HBCE_TREE.ancestors[:14, place[group]]
+        result[:, place[group]] = result[:, :14][:, below].max(axis=1, initial=0)
+    result[:, place["Uncertain"]] = ~findings.any(axis=1)
+    result[:, place["Abnormal"]] = (result[:, place["No Finding"]] == 0) & (result[:, place["Uncertain"]] == 0)
+    return result
+
+
+def edge_penalties(target: np.ndarray, tree: Tree, scale: float = 1.0, epsilon: float = 1e-6) -> np.ndarray:
+    """HBCE's data-driven penalties: scale x (1 - how often the child occurs where the parent does not).
+
+    Args:
+        target: (films, labels) of the training rows, 1 or 0; NaN counts as neither.
+        tree: whose labels are the columns.
+        scale: of all penalties.
+        epsilon: keeps a parent that is always present finite.
+
+    Returns:
+        float32 (edges,), as tree.edges: scale * (1 - (n(p=0, c=1) + eps) / (n(p=0) + 2 eps)).
+
+    Source: Asadi et al. 2025 and their code (ledger section 6).
+    """
+    target = np.asarray(target)
+    _columns(target, tree)
+    absent = target[:, tree.edges[:, 0]] == 0
+    alone = (absent & (target[:, tree.edges[:, 1]] == 1)).sum(axis=0)
+    return (scale * (1 - (alone + epsilon) / (absent.sum(axis=0) + 2 * epsilon))).astype(np.float32)
+
+
+def _columns(values: np.ndarray, tree: Tree) -> None:
+    if np.ndim(values) != 2 or np.shape(values)[1] != len(tree.labels):
+        raise ValueError(f"expected shape (films, {len(tree.labels)}) for the tree's labels; got {np.shape(values)}")
