@@ -1,0 +1,266 @@
+"""Recipes: every number of every paper, with its source. Training code knows fields, never papers.
+
+A `Recipe` says what is read, how labels become targets, how films become crops, which network learns in which stages.
+The differences between the papers are differences between these fields. Imports neither TensorFlow nor Keras.
+"""
+
+import dataclasses
+import json
+import typing
+from dataclasses import dataclass, replace
+
+from . import labels
+from .errors import InputError, one_of
+
+STAGE_ROWS = ("all", "conditional", "random")
+STAGE_LAYERS = ("all", "head")
+SCHEDULES = ("divide", "plateau", "constant")
+KEEPS = ("last", "lowest validation loss")
+CT_ROWS = ("union", "all-parents", "any-parent", "chen")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One pass of training: which rows, which layers, which loss, at which rate."""
+
+    name: str
+    rows: str = "all"  # "conditional": those that hierarchy.stage_one opens; "random": as many, drawn at random
+    layers: str = "all"  # "head": the final Dense layer alone, everything else frozen, BatchNorm in inference mode
+    loss: str = "bce"  # a row of losses.LOSSES
+    epochs: int = 5
+    batch_size: int = 32
+    learning_rate: float = 1e-4  # of the first epoch
+    schedule: str = "divide"  # "divide": by learning_rate_drop after every drop_every epochs
+    learning_rate_drop: float = 10.0
+    drop_every: int = 1  # epochs
+    patience: int = 0  # epochs without a lower validation loss before "plateau" divides the rate
+    stop_after: int = 0  # epochs without a lower validation loss before training stops; 0 = never
+    keep: str = "last"  # which epoch's weights go on
+    fresh_head: bool = False  # start the final Dense layer anew
+    min_learning_rate: float = 0.0
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that defines a run, but for the place of the data."""
+
+    name: str
+    source: str
+    stages: tuple[Stage, ...]
+    # what is read
+    reader: str = "chexpert"
+    views: str = "frontal"
+    split: str = "given"
+    # the labels
+    tree: str = "chexpert"
+    policy: str = "u-ones+ct+lsr"
+    blank: str = "negative"
+    drop_uncertain_rows: bool = False
+    closure: bool = False
+    ct_rows: str = "union"
+    lsr_ones: tuple[float, float] = (0.55, 0.85)
+    lsr_zeros: tuple[float, float] = (0.0, 0.3)
+    lsr_draw: str = "fixed"
+    product: str = "auto"
+    # from film to network
+    crop: str = "template"
+    rescaled_size: int = 256
+    crop_size: int = 224
+    resize: str = "auto"
+    template_films: int = 2000
+    image_size: int = 224
+    normalise: str = "imagenet"
+    augment: tuple[str, ...] = ()
+    cache: bool = False
+    # the network
+    arch: str = "densenet121"
+    weights: str = "imagenet"
+    head: str = "dense"
+    precision: str = "float32"
+    # answers
+    study_score: str = "max"
+    seed: int = 0
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+    def plan(self) -> tuple[Stage, ...]:
+        """The stages that this policy trains.
+
+        Without conditional training a recipe that begins with a conditional stage trains this stage only, on every row
+        and at the same hyper-parameters (Pham et al. 2019, section 4.3: they stay fixed). Chen's reading fine-tunes
+        the whole network on the products instead of refitting the frozen network's last layer.
+        """
+        if not self.conditional:
+            flat = self.stages[0].rows == "conditional"
+            return (replace(self.stages[0], rows="all"),) if flat else self.stages
+        if self.ct_rows == "chen":
+            first, *rest = self.stages
+            return (first, *(replace(stage, layers="all", loss="product_bce") for stage in rest))
+        return self.stages
+
+    @property
+    def conditional(self) -> bool:
+        """Whether stage 1 learns p(label | parents present)."""
+        return labels.Policy.parse(self.policy).ct
+
+    @property
+    def chain(self) -> bool:
+        """Whether the chain rule turns the network's outputs into the reported probabilities."""
+        return self.conditional if self.product == "auto" else self.product == "on"
+
+    def to_json(self) -> dict:
+        """Every field as plain JSON values; `from_json` is its inverse."""
+        return json.loads(json.dumps(dataclasses.asdict(self)))
+
+
+def from_json(fields: dict) -> Recipe:
+    """Rebuild a recipe from `Recipe.to_json`.
+
+    Raises:
+        InputError: a field is unknown or does not fit.
+    """
+    known = {field.name for field in dataclasses.fields(Recipe)}
+    unknown = sorted(set(fields) - known)
+    if unknown:
+        raise InputError(f"recipe: unknown field {unknown[0]!r}; expected fields: {', '.join(sorted(known))}")
+    stages = tuple(Stage(**stage) for stage in fields["stages"])
+    rest = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
+    return Recipe(**{**rest, "stages": stages})
+
+
+def change(recipe: Recipe, name: str, text: str) -> Recipe:
+    """Set one field from text, as in `--set field=value`.
+
+    Args:
+        recipe: where to change.
+        name: a field of the recipe ("image_size"), or of a stage ("stage2.learning_rate"); "stages.epochs" sets all.
+        text: the value as typed; tuples are separated by commas.
+
+    Raises:
+        InputError: no such field, or the text is not of its type.
+    """
+    place, dot, field = name.partition(".")
+    if not dot:
+        return replace(recipe, **{name: _typed(Recipe, name, text)})
+    one_of("--set: the stage", place, ("stages", *(stage.name for stage in recipe.stages)))
+    value = _typed(Stage, field, text)
+    return replace(recipe, stages=tuple(
+        replace(stage, **{field: value}) if place in ("stages", stage.name) else stage for stage in recipe.stages))
+
+
+def _typed(owner: type, name: str, text: str):
+    hints = typing.get_type_hints(owner)
+    changeable = sorted(set(hints) - {"name", "source", "stages", "notes"})
+    one_of("--set: the field", name, changeable)
+    hint = hints[name]
+    try:
+        if hint is bool:
+            one_of(f"--set {name}", text.lower(), ("true", "false"))
+            return text.lower() == "true"
+        if typing.get_origin(hint) is tuple:
+            inner = typing.get_args(hint)[0]
+            return tuple(inner(part) for part in text.split(",") if part)
+        return hint(text)
+    except ValueError as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"--set {name}: {text!r} is no {getattr(hint, '__name__', hint)}") from error
+
+
+def _check(recipe: Recipe) -> None:
+    labels.Policy.parse(recipe.policy)
+    for what, value, valid in (
+        ("--ct-rows", recipe.ct_rows, CT_ROWS), ("--blank", recipe.blank, ("negative", "ignore")),
+        ("views", recipe.views, ("frontal", "lateral", "both")), ("product", recipe.product, ("auto", "on", "off")),
+        ("crop", recipe.crop, ("template", "centre", "none")), ("lsr_draw", recipe.lsr_draw, ("fixed", "epoch", "mean")),
+        ("--precision", recipe.precision, ("float32", "mixed_float16", "mixed_bfloat16")),
+        ("--normalise", recipe.normalise, ("imagenet", "native", "dataset", "none")),
+        ("study_score", recipe.study_score, ("max", "mean")),
+    ):
+        one_of(what, value, valid)
+    for stage in recipe.stages:
+        for what, value, valid in (("rows", stage.rows, STAGE_ROWS), ("layers", stage.layers, STAGE_LAYERS),
+                                   ("schedule", stage.schedule, SCHEDULES), ("keep", stage.keep, KEEPS)):
+            one_of(f"{stage.name}.{what}", value, valid)
+        for what in ("epochs", "batch_size", "drop_every"):
+            if getattr(stage, what) < 1:
+                raise InputError(f"{stage.name}.{what} is {getattr(stage, what)}; expected 1 or more")
+        if not stage.learning_rate > 0 or not stage.learning_rate_drop > 0:
+            raise InputError(f"{stage.name}.learning_rate and its drop must be above 0")
+    if not 16 <= recipe.crop_size <= recipe.rescaled_size:
+        raise InputError(f"crop_size is {recipe.crop_size}; expected 16 to rescaled_size ({recipe.rescaled_size})")
+    if not 16 <= recipe.image_size <= 1024:
+        raise InputError(f"--image-size is {recipe.image_size}; expected 16 to 1024 pixels")
+
+
+PHAM2019 = Recipe(
+    name="pham2019",
+    source="Pham, Le, Tran, Ngo, Nguyen 2019, arXiv 1911.06475",
+    views="frontal",  # section 1 (ledger D3)
+    policy="u-ones+ct+lsr",  # section 4.5: the best single model
+    lsr_ones=(0.55, 0.85),  # section 4.3 (L1)
+    lsr_zeros=(0.0, 0.3),  # section 4.3 (L2)
+    lsr_draw="fixed",  # not stated (L3)
+    blank="negative",  # not stated; Stanford's own loader (D2)
+    ct_rows="union",  # section 3.2; the literal sentence leaves 209 films (C1)
+    product="auto",  # section 3.2, eqs. 3-4: for the "+CT" rows (C10)
+    crop="template",  # section 4.2 (P2)
+    rescaled_size=256,  # section 4.2 (P1)
+    crop_size=224,  # section 4.2 (P2)
+    image_size=224,  # section 4.3 (P4)
+    normalise="imagenet",  # section 4.2 (P3)
+    augment=(),  # none stated (P6)
+    arch="densenet121",  # section 4.3 (M1)
+    weights="imagenet",  # section 4.3 (M1)
+    stages=(
+        Stage(
+            name="stage1",
+            rows="conditional",  # section 3.2
+            layers="all",
+            loss="bce",  # eq. 2, with its missing minus sign, as a mean (M3)
+            epochs=5,  # section 4.3; "50,000 iterations" there fits neither 5 epochs nor batch 32 (M7)
+            batch_size=32,  # section 4.3 (M5)
+            learning_rate=1e-4,  # section 4.3, first epoch (M6)
+            learning_rate_drop=10.0,  # section 4.3, after each epoch (M6)
+        ),
+        Stage(
+            name="stage2",
+            rows="all",  # section 3.2
+            layers="head",  # section 3.2: all but the last fully connected layer frozen
+            epochs=5,  # not stated; hyper-parameters "fixed" (C6, C7)
+            batch_size=32,
+            learning_rate=1e-4,  # restarted (C7)
+            learning_rate_drop=10.0,
+        ),
+    ),
+)
+
+PHANTOM = replace(
+    PHAM2019,
+    name="phantom",
+    source="the pham2019 recipe, scaled down to minutes on two cores; for the synthetic films only",
+    weights="none",  # nothing is downloaded
+    image_size=64,  # the 224 x 224 crops are reduced for the network
+    cache=True,
+    template_films=500,
+    stages=(
+        replace(PHAM2019.stages[0], epochs=3, learning_rate=1e-3, learning_rate_drop=10.0, drop_every=2),
+        # From random weights the features move far, so the Dense layer needs a rate that lets it converge.
+        replace(PHAM2019.stages[1], epochs=30, learning_rate=1e-2, learning_rate_drop=10.0, drop_every=15),
+    ),
+    notes=("64 x 64 pixels", "random initial weights", "milder label noise", "rate divided by 10 every 2 epochs"),
+)
+
+RECIPES = {recipe.name: recipe for recipe in (PHAM2019, PHANTOM)}
+
+
+def named(name: str) -> Recipe:
+    """The recipe of that name.
+
+    Raises:
+        InputError: there is none; the message lists the names.
+    """
+    one_of("--recipe", name, tuple(RECIPES))
+    return RECIPES[name]

@@ -1,0 +1,393 @@
+"""Walk the recipe's stages: learning rates, one checkpoint per epoch, resume, the log.
+
+Knows crops, targets and stages; which paper a stage comes from it does not know. Says `keras` only, so that it trains
+on every backend of Keras. The order of the films is a function of seed, stage and epoch alone, and a checkpoint holds
+weights, optimizer and log together, so that a resumed run goes on where the killed one stood.
+"""
+
+import csv
+import io
+import json
+import logging
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from . import hierarchy, labels, losses
+from .commands import Bar
+from .errors import InputError
+from .evaluate import auroc
+from .files import write_text, written_whole
+from .model import feature_model, freeze_all_but_head, head_model, reset_head, unfreeze
+from .recipes import Recipe, Stage
+
+log = logging.getLogger("chexpert_hier.training")
+
+CHECKPOINT = "checkpoint.npz"
+BEST = "best.npz"
+LOG_COLUMNS = ("stage", "epoch", "learning_rate", "films", "loss", "valid_loss", "valid_auroc", "valid_auroc_labels",
+               "seconds")
+
+
+class LearningRateDrop(keras.callbacks.Callback):
+    """Divide the learning rate after every epoch (or every few).
+
+    Epoch e, counted from 0, runs at `first / drop ** (e // every)`: a function of the epoch alone, so that a resumed
+    run has the rate that it would have had.
+
+    Args:
+        first: rate of epoch 0.
+        drop: the divisor; 10 in Pham et al. 2019, section 4.3.
+        every: epochs between two drops.
+    """
+
+    def __init__(self, first: float, drop: float = 10.0, every: int = 1):
+        super().__init__()
+        self.first, self.drop, self.every = first, drop, every
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Set the epoch's rate."""
+        self.model.optimizer.learning_rate = self.first / self.drop ** (epoch // self.every)
+
+
+def plateau_rate(stage: Stage, valid_losses: list[float]) -> float:
+    """The rate of the next epoch under the schedule "plateau".
+
+    Args:
+        stage: gives first rate, divisor, patience and lowest rate.
+        valid_losses: one number per finished epoch.
+
+    Returns:
+        the first rate, divided once for every time that the loss had not fallen for more than `patience` epochs.
+    """
+    rate, best, waited = stage.learning_rate, np.inf, 0
+    for loss in valid_losses:
+        best, waited = (loss, 0) if loss < best else (best, waited + 1)
+        if waited > stage.patience:
+            rate, waited = rate / stage.learning_rate_drop, 0
+    return max(rate, stage.min_learning_rate)
+
+
+class StopWhereLossBreaks(keras.callbacks.Callback):
+    """Stop at the first batch whose loss is not finite, naming stage, epoch, batch and films.
+
+    Raises:
+        InputError: the loss is NaN or infinite.
+    """
+
+    def __init__(self, stage: str, keys: np.ndarray, batch_size: int):
+        super().__init__()
+        self.stage, self.keys, self.batch_size, self.epoch = stage, keys, batch_size, 0
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Remember the epoch for the message."""
+        self.epoch = epoch
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Check the running loss."""
+        if not np.isfinite((logs or {}).get("loss", 0.0)):
+            films = self.keys[batch * self.batch_size:(batch + 1) * self.batch_size]
+            raise InputError(f"{self.stage}, epoch {self.epoch + 1}, batch {batch + 1}: the loss is not finite; films: "
+                             f"{', '.join(map(str, films))}. Try a lower learning rate or --precision float32")
+
+
+class _Shown(keras.callbacks.Callback):
+    """Move the progress line, batch by batch."""
+
+    def __init__(self, bar: Bar, films: int, batch_size: int):
+        super().__init__()
+        self.bar, self.left, self.batch_size = bar, films, batch_size
+
+    def on_train_batch_end(self, batch, logs=None):
+        count = min(self.batch_size, self.left)
+        self.left -= count
+        self.bar.add(count)
+
+
+@dataclass
+class Films:
+    """Films as training sees them: raw labels in memory, pixels on demand.
+
+    Attributes:
+        raw: float (n, labels), 1, 0, -1 or NaN.
+        keys: str (n,), names of the films.
+        labels: names of the columns.
+        batches: (rows, targets or None, batch_size, augment, draw) -> batches of inputs (and targets) in the order of
+            `rows`, for keras' fit and predict; `draw` seeds the augmentation.
+    """
+
+    raw: np.ndarray
+    keys: np.ndarray
+    labels: tuple[str, ...]
+    batches: Callable
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+
+@dataclass
+class State:
+    """How far training has come; travels with the weights in one checkpoint."""
+
+    stage: int = 0  # stages finished
+    epoch: int = 0  # epochs finished in the present stage
+    log: list[dict] = field(default_factory=list)
+
+    def losses(self, name: str) -> list[float]:
+        """Validation losses of a stage, one per finished epoch."""
+        return [row["valid_loss"] for row in self.log if row["stage"] == name]
+
+
+def epoch_order(count: int, seed: int, stage: int, epoch: int) -> np.ndarray:
+    """The order of `count` films in an epoch: a permutation that depends on nothing but its arguments."""
+    return np.random.default_rng([seed, stage, epoch]).permutation(count)
+
+
+def stage_targets(recipe: Recipe, tree: hierarchy.Tree, films: Films, stage: Stage, epoch: int = 0,
+                  selftrained: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Which films a stage learns from, and what it learns of them.
+
+    Args:
+        recipe: policy, smoothing, blanks, closure and reading of conditional training.
+        tree: the hierarchy of `films.labels`.
+        films: the training films.
+        stage: its `rows` decide.
+        epoch: changes the smoothed targets where the recipe draws them afresh per epoch.
+        selftrained: float (n, labels), a finished run's probabilities, for the policy u-selftrained.
+
+    Returns:
+        rows: int (m,), ascending indices of films.
+        targets: float32 (m, labels), NaN where a cell does not count.
+
+    Source: Pham et al. 2019, sections 3.2 and 3.3.
+    """
+    policy = labels.Policy.parse(recipe.policy)
+    raw = hierarchy.close_upward(films.raw, tree) if recipe.closure else films.raw
+    targets = labels.targets(
+        raw, films.keys, films.labels, policy, recipe.seed, blank=recipe.blank, lsr_draw=recipe.lsr_draw, epoch=epoch,
+        lsr_ones=recipe.lsr_ones, lsr_zeros=recipe.lsr_zeros, selftrained=selftrained)
+    counts = ~np.isnan(targets)
+    opened = counts.any(axis=1)
+    if recipe.drop_uncertain_rows:
+        opened &= ~(raw == -1).any(axis=1)
+    if stage.rows != "all":
+        hard = labels.hard_targets(raw, policy, blank=recipe.blank)
+        conditional, cells = hierarchy.stage_one(hard, tree, recipe.ct_rows)
+        if stage.rows == "random":  # a control: as many films, none of the conditions
+            chosen = np.random.default_rng([recipe.seed, 7]).permutation(len(films))[:int(conditional.sum())]
+            conditional, cells = np.isin(np.arange(len(films)), chosen), np.ones_like(cells)
+        targets = np.where(cells, targets, np.float32(np.nan))
+        opened &= conditional & (cells & counts).any(axis=1)
+    rows = np.flatnonzero(opened)
+    return rows, targets[rows]
+
+
+def train(recipe: Recipe, tree: hierarchy.Tree, model: keras.Model, films: Films, valid: Films, folder: Path, *,
+          resume: bool = False, selftrained: np.ndarray | None = None, tensorboard: bool = False) -> keras.Model:
+    """Train `model` through the recipe's stages.
+
+    Args:
+        recipe: what to do.
+        tree: the hierarchy of the labels.
+        model: from model.build_model, with its first weights.
+        films: training films.
+        valid: films for the log; never trained on, and chosen on only where a stage's `keep` says so.
+        folder: the run folder; gets checkpoint.npz after every epoch, log.csv, `<stage>.keras`, model.keras.
+        resume: go on from the folder's checkpoint if there is one.
+        selftrained: see stage_targets.
+        tensorboard: also write TensorBoard logs.
+
+    Returns:
+        the same model, trained.
+
+    Raises:
+        InputError: no film is left to learn from, the loss is not finite, or the disk is full.
+    """
+    state = State()
+    if resume and (folder / CHECKPOINT).exists():
+        state = _restore_weights(folder / CHECKPOINT, model)
+    for number, stage in enumerate(recipe.plan()):
+        if number < state.stage:
+            continue
+        began = state.epoch > 0
+        if stage.fresh_head and not began:
+            reset_head(model, recipe.seed + number)
+        freeze_all_but_head(model) if stage.layers == "head" else unfreeze(model)
+        _train_stage(recipe, tree, model, films, valid, folder, number, state, selftrained, tensorboard)
+        if stage.keep != "last":
+            _restore_weights(folder / BEST, model)
+        state.stage, state.epoch = number + 1, 0
+        _save_checkpoint(folder / CHECKPOINT, model, None, state)
+        save_model(model, folder / f"{stage.name}.keras")
+    unfreeze(model)
+    save_model(model, folder / "model.keras")
+    (folder / BEST).unlink(missing_ok=True)
+    return model
+
+
+def save_model(model: keras.Model, path: Path) -> None:
+    """Write a `.keras` file whole or not at all."""
+    with written_whole(path) as beside:
+        model.save(beside)
+
+
+def _train_stage(recipe, tree, model, films, valid, folder, number, state, selftrained, tensorboard) -> None:
+    stage = recipe.plan()[number]
+    rows, targets = stage_targets(recipe, tree, films, stage, selftrained=selftrained)
+    if not len(rows):
+        raise InputError(f"{stage.name}: no film to learn from; expected at least one whose parents are present "
+                         f"(--ct-rows {recipe.ct_rows}, policy {recipe.policy})")
+    log.info("%s: %s films, %s, %s", stage.name, f"{len(rows):,}",
+             "final Dense layer only" if stage.layers == "head" else "all layers", stage.loss)
+    valid_targets = _hard(recipe, valid)
+    loss = losses.build(stage.loss, targets=targets, tree=tree)
+    on_features = stage.layers == "head" and not recipe.augment
+    if on_features:  # the frozen part gives the same features in every epoch: compute them once
+        trained, inputs, valid_inputs = _head_on_features(model, films, valid, rows, stage)
+    else:
+        trained = model
+    trained.compile(optimizer=_optimizer(stage, recipe), loss=loss, jit_compile=_jit())
+    if state.epoch:
+        _restore_optimizer(folder / CHECKPOINT, trained)
+    for epoch in range(state.epoch, stage.epochs):
+        if _stopped_early(stage, state.losses(stage.name)):
+            break
+        if recipe.lsr_draw == "epoch":
+            targets = stage_targets(recipe, tree, films, stage, epoch, selftrained)[1]
+        order = epoch_order(len(rows), recipe.seed, number, epoch)
+        began = time.monotonic()
+        bar = Bar(f"{stage.name} epoch {epoch + 1}/{stage.epochs}", len(rows))
+        bar.quiet |= on_features  # its epochs take a second
+        callbacks = [_schedule(stage, state), _Shown(bar, len(rows), stage.batch_size),
+                     StopWhereLossBreaks(stage.name, films.keys[rows[order]], stage.batch_size)]
+        if tensorboard:
+            callbacks.append(keras.callbacks.TensorBoard(folder / "tensorboard" / stage.name, write_graph=False))
+        if on_features:
+            history = trained.fit(inputs[order], targets[order], batch_size=stage.batch_size, shuffle=False, verbose=0,
+                                  initial_epoch=epoch, epochs=epoch + 1, callbacks=callbacks)
+            outputs = trained.predict(valid_inputs, batch_size=1024, verbose=0)
+        else:
+            draw = (recipe.seed, number, epoch)
+            batches = films.batches(rows[order], targets[order], stage.batch_size, recipe.augment, draw)
+            history = trained.fit(batches, verbose=0, initial_epoch=epoch, epochs=epoch + 1, callbacks=callbacks)
+            outputs = outputs_of(trained, valid, stage.batch_size)
+        bar.close()
+        row = {"stage": stage.name, "epoch": epoch + 1, "learning_rate": float(trained.optimizer.learning_rate),
+               "films": len(rows), "loss": history.history["loss"][-1],
+               **_validated(loss, outputs, valid_targets, valid.labels), "seconds": time.monotonic() - began}
+        improved = not row["valid_loss"] >= min(state.losses(stage.name), default=np.inf)
+        state.log.append(row)
+        state.epoch = epoch + 1
+        if stage.keep != "last" and improved:
+            _save_checkpoint(folder / BEST, model, None, state)
+        _save_checkpoint(folder / CHECKPOINT, model, trained.optimizer, state)
+        write_log(folder / "log.csv", state.log)
+        log.log(logging.DEBUG if on_features and epoch + 1 < stage.epochs else logging.INFO,
+                "%s epoch %d: loss %.4f, valid loss %.4f, valid AUROC %.3f, rate %.0e", stage.name, epoch + 1,
+                row["loss"], row["valid_loss"], row["valid_auroc"], row["learning_rate"])
+
+
+def outputs_of(model: keras.Model, films: Films, batch_size: int = 32) -> np.ndarray:
+    """The network's outputs for all films in their own order, before any chain rule: float32 (n, ...)."""
+    return model.predict(films.batches(np.arange(len(films)), None, batch_size, (), None), verbose=0)
+
+
+def _hard(recipe: Recipe, films: Films) -> np.ndarray:
+    """Validation labels are never smoothed: what is uncertain does not count, blanks follow the recipe."""
+    return labels.hard_targets(films.raw, labels.Policy.parse("u-ignore"), blank=recipe.blank)
+
+
+def _validated(loss, outputs: np.ndarray, targets: np.ndarray, names: tuple[str, ...]) -> dict:
+    five = [names.index(label) for label in labels.COMPETITION_LABELS if label in names] or list(range(len(names)))
+    areas = np.array([auroc(outputs[counts, k], targets[counts, k])
+                      for k in five for counts in [~np.isnan(targets[:, k])]])
+    known = ~np.isnan(areas)
+    value = float(keras.ops.convert_to_numpy(loss(targets, outputs)))
+    return {"valid_loss": value, "valid_auroc": float(areas[known].mean()) if known.any() else float("nan"),
+            "valid_auroc_labels": int(known.sum())}
+
+
+def _head_on_features(model, films, valid, rows, stage):
+    features = feature_model(model)
+    bar = Bar(f"{stage.name} features", len(rows) + len(valid))
+    parts = []
+    for chosen, source in ((rows, films), (np.arange(len(valid)), valid)):
+        values = features.predict(source.batches(chosen, None, stage.batch_size, (), None), verbose=0)
+        bar.add(len(chosen))
+        parts.append(values.astype(np.float32))
+    bar.close()
+    return head_model(model), *parts
+
+
+def _optimizer(stage: Stage, recipe: Recipe):
+    adam = keras.optimizers.Adam(stage.learning_rate, beta_1=0.9, beta_2=0.999, epsilon=1e-7)  # section 4.3 (M4)
+    return keras.optimizers.LossScaleOptimizer(adam) if recipe.precision == "mixed_float16" else adam
+
+
+def _schedule(stage: Stage, state: State):
+    if stage.schedule == "divide":
+        return LearningRateDrop(stage.learning_rate, stage.learning_rate_drop, stage.drop_every)
+    rate = stage.learning_rate
+    if stage.schedule == "plateau":
+        rate = plateau_rate(stage, state.losses(stage.name))
+    return LearningRateDrop(rate, 1.0)
+
+
+def _stopped_early(stage: Stage, valid_losses: list[float]) -> bool:
+    if not stage.stop_after or not valid_losses:
+        return False
+    return len(valid_losses) - 1 - int(np.argmin(valid_losses)) >= stage.stop_after
+
+
+def _jit() -> str | bool:
+    # XLA takes minutes to compile a DenseNet-121 for TensorFlow on the CPU; elsewhere Keras' own choice is good.
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return "auto" if tf.config.list_physical_devices("GPU") else False
+    return "auto"
+
+
+def _save_checkpoint(path: Path, model: keras.Model, optimizer, state: State) -> None:
+    arrays = {f"model/{k}": keras.ops.convert_to_numpy(v) for k, v in enumerate(model.variables)}
+    if optimizer is not None:
+        arrays |= {f"optimizer/{k}": keras.ops.convert_to_numpy(v) for k, v in enumerate(optimizer.variables)}
+    text = json.dumps({"stage": state.stage, "epoch": state.epoch, "log": state.log})
+    with written_whole(path) as beside:
+        np.savez(beside, state=np.array(text), **arrays)
+
+
+def _restore_weights(path: Path, model: keras.Model) -> State:
+    with np.load(path, allow_pickle=False) as arrays:
+        _assign(path, model.variables, arrays, "model")
+        return State(**json.loads(str(arrays["state"])))
+
+
+def _restore_optimizer(path: Path, model: keras.Model) -> None:
+    model.optimizer.build(model.trainable_variables)
+    with np.load(path, allow_pickle=False) as arrays:
+        _assign(path, model.optimizer.variables, arrays, "optimizer")
+
+
+def _assign(path: Path, variables: list, arrays, kind: str) -> None:
+    stored = [arrays[f"{kind}/{k}"] for k in range(sum(name.startswith(f"{kind}/") for name in arrays.files))]
+    if [v.shape for v in stored] != [tuple(v.shape) for v in variables]:
+        raise InputError(f"{path}: holds another network's {kind} ({len(stored)} arrays, expected {len(variables)} of "
+                         "this recipe's shapes); resume with the recipe the run was started with")
+    for variable, value in zip(variables, stored):
+        variable.assign(value)
+
+
+def write_log(path: Path, rows: list[dict]) -> None:
+    """Write log.csv whole: one row per finished epoch of every stage."""
+    text = io.StringIO()
+    table = csv.DictWriter(text, LOG_COLUMNS, lineterminator=os.linesep)
+    table.writeheader()
+    for row in rows:
+        table.writerow({name: f"{value:.6g}" if isinstance(value, float) else value for name, value in row.items()})
+    write_text(path, text.getvalue())
