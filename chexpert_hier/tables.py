@@ -79,13 +79,13 @@ def read_table(path: str | Path, *, codes: Sequence[str] = (), width: int | None
         raise InputError(f"{path.name}: no rows below the header; expected one row per film")
     try:
         table = pd.read_csv(io.StringIO(body), header=None, names=header, na_filter=False, index_col=False,
-                            dtype={name: "category" if name in codes else str for name in header})
+                            dtype=object)
     except (pd.errors.ParserError, ValueError) as error:
         raise InputError(f"{path.name}: not a readable CSV ({' '.join(str(error).split())})") from None
     if len(table) != len(rows):
         raise InputError(f"{path.name}: {len(rows)} lines but {len(table)} rows; is a quotation mark left open?")
     table.index = pd.Index(rows, name="row")
-    return table
+    return table.astype({name: "category" for name in header if name in codes})
 
 
 def require_columns(path: str | Path, table: pd.DataFrame, names: Sequence[str], what: str) -> None:
