@@ -1,0 +1,12 @@
+"""Judge predictions against the truth, from files: anyone's predictions, never a model.
+
+``python -m chexpert_hier.evaluate --predictions P.csv --truth T.csv --out DIR``, and the same as functions.
+"""
+
+from .auroc import auroc, average_precision, bootstrap_auroc, delong, delong_interval
+from .evaluation import Result, evaluate
+from .output import Findings, write
+from .reading import join, read_predictions, read_truth
+
+__all__ = ["Findings", "Result", "auroc", "average_precision", "bootstrap_auroc", "delong", "delong_interval", "evaluate", "join",
+           "read_predictions", "read_truth", "write"]
