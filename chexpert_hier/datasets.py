@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from . import readers
+from . import chestxray14, mimic, readers
 from .errors import InputError, one_of
 from .labels import key, uniform_draws
 from .tables import Problems, read_table, require_columns
@@ -25,10 +25,11 @@ LOG = logging.getLogger("chexpert_hier.datasets")
 READERS: dict[str, Callable[[Path, readers.Options, Problems], readers.Source]] = {
     "chexpert": readers.chexpert,
     "csv": readers.csv,
+    "chestxray14": chestxray14.reader,
+    "mimic": mimic.reader,
 }
 VIEWS = ("frontal", "lateral", "both")
 SPLITS = ("train", "valid", "test")
-FRACTIONS = (0.9, 0.1, 0.0)  # of the patients, where a data set has no split of its own
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,7 +92,7 @@ class Dataset:
 
 def read(data: str | os.PathLike, reader: str = "chexpert", labels: Sequence[str] | None = None,
          views: str = "frontal", limit: int | None = None, seed: int = 0, *, train_file: str = "train.csv",
-         split: str = "auto", fractions: tuple[float, float, float] = FRACTIONS, allow_outside: bool = False,
+         split: str = "auto", fractions: tuple[float, float, float] | None = None, allow_outside: bool = False,
          problems: Problems | None = None) -> Dataset:
     """Read a data set with all its splits.
 
@@ -104,9 +105,10 @@ def read(data: str | os.PathLike, reader: str = "chexpert", labels: Sequence[str
             one would not fit (the first is always kept). Counted after the choice of views.
         seed: of the limit and of a split drawn here.
         train_file: table of the training films, e.g. "train_visualCheXbert.csv".
-        split: "auto" or "official": the data set's own, else drawn by patient; "seeded": always drawn; "paper":
-            ChestX-ray14's 70/10/20 of CheXNet, drawn.
-        fractions: of the patients in train, valid and test, where the split is drawn.
+        split: "auto": the data set's own where it has one, else drawn by patient; "official": its own; "seeded": drawn;
+            "paper": drawn 70/10/20 (CheXNet, section 3).
+        fractions: of the patients in train, valid and test, where the split is drawn; None takes the reader's (CSV
+            shape 90/10/0, ChestX-ray14 70/10/20 or 87.5/12.5 of the official list).
         allow_outside: paths may leave the data folder.
         problems: gathers what is wrong for a report; None stops at the first.
 
@@ -126,8 +128,8 @@ def read(data: str | os.PathLike, reader: str = "chexpert", labels: Sequence[str
     films = source.films
     undecided = (films["split"] == "").to_numpy()
     if undecided.any():
-        films.loc[undecided, "split"] = draw_split(films.loc[undecided, "patient"], seed,
-                                                   (0.7, 0.1, 0.2) if split == "paper" else fractions)
+        fractions = fractions or ((0.7, 0.1, 0.2) if split == "paper" else source.fractions)
+        films.loc[undecided, "split"] = draw_split(films.loc[undecided, "patient"], seed, fractions)
     _check_unique(films, problems)
     _check_leak(films, problems)
     if views != "both":

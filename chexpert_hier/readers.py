@@ -1,4 +1,4 @@
-"""One reader per data set: its CSV files as it unpacks -> one table of films with raw labels.
+"""Readers of CheXpert's CSV shape, and what all readers share: a data set's files -> one table of films and raw labels.
 
 A reader takes (folder, Options, Problems) and gives a `Source`; `datasets.read` splits, checks and wraps what it gives.
 """
@@ -42,11 +42,19 @@ class Options:
 
 @dataclass(frozen=True)
 class Source:
-    """What a reader gives: the folder that the films' `file` column is relative to, the table, the label columns."""
+    """What a reader gives.
+
+    Attributes:
+        root: the folder that the films' `file` is relative to.
+        films: the table of `datasets.Dataset`; a split "" is to be drawn.
+        labels: names of its label columns.
+        fractions: of the patients that go to train, valid and test where the split is drawn.
+    """
 
     root: Path
     films: pd.DataFrame
     labels: tuple[str, ...]
+    fractions: tuple[float, float, float] = (0.9, 0.1, 0.0)
 
 
 def chexpert(folder: Path, options: Options, problems: Problems) -> Source:
@@ -82,7 +90,7 @@ def _csv_shape(folder: Path, options: Options, problems: Problems, own: Sequence
     films = pd.concat(parts, ignore_index=True)
     root, files = _locate(folder, films["path"])
     films.insert(1, "file", files)
-    return Source(root, _translated(films, labels, wanted), wanted)
+    return Source(root, translated(films, labels, wanted), wanted)
 
 
 def _require_train(folder: Path, name: str) -> None:
@@ -94,11 +102,10 @@ def _require_train(folder: Path, name: str) -> None:
 
 
 def _csv_table(path: Path, split: str, labels: Sequence[str], options: Options, problems: Problems) -> pd.DataFrame:
-    few = ("Sex", "Age", "Frontal/Lateral", "AP/PA")
-    table = read_table(path, codes=(*labels, *few))
+    table = read_table(path, codes=(*labels, "Sex", "Age", "Frontal/Lateral", "AP/PA"))
     require_columns(path, table, ("Path", *labels), "Is this a CheXpert CSV?")
     paths, rows = table["Path"].to_numpy(), table.index.to_numpy()
-    _check_paths(path.name, paths, rows, options, problems)
+    check_paths(path.name, paths, rows, options, problems)
     found = table["Path"].str.extract(_PATIENT)
     patient = _named(table, "Patient", found[0])
     folders = pd.Series([key(name).rpartition("/")[0] for name in paths], index=table.index)
@@ -110,21 +117,22 @@ def _csv_table(path: Path, split: str, labels: Sequence[str], options: Options, 
     named = pd.Series(np.where(lateral, "Lateral", "Frontal"), index=table.index)
     films = pd.DataFrame({
         "path": paths, "patient": patient.fillna("").to_numpy(), "study": study.to_numpy(),
-        "view": _few(table, "Frontal/Lateral", _VIEWS, path.name, problems, named),
-        "projection": _few(table, "AP/PA", _PROJECTIONS, path.name, problems, ""),
-        "sex": _few(table, "Sex", _SEXES, path.name, problems, "Unknown"),
-        "age": _ages(table, "Age", path.name, problems), "split": split, "row": rows, "table": path.name})
-    raw = _codes(table, path.name, labels, problems)
+        "view": few(table, "Frontal/Lateral", _VIEWS, path.name, problems, named),
+        "projection": few(table, "AP/PA", _PROJECTIONS, path.name, problems, ""),
+        "sex": few(table, "Sex", SEXES, path.name, problems, "Unknown"),
+        "age": ages(table, "Age", path.name, problems), "split": split, "row": rows, "table": path.name})
+    raw = codes(table, path.name, labels, problems)
     return pd.concat([films, pd.DataFrame(raw, columns=list(labels))], axis=1)
 
 
 _VIEWS = {"frontal": "Frontal", "lateral": "Lateral"}
 _PROJECTIONS = {"ap": "AP", "pa": "PA", "ll": "LL", "rl": "RL", "": ""}
-_SEXES = {"male": "Male", "m": "Male", "female": "Female", "f": "Female", "unknown": "Unknown", "": "Unknown",
+SEXES = {"male": "Male", "m": "Male", "female": "Female", "f": "Female", "unknown": "Unknown", "": "Unknown",
           "u": "Unknown", "o": "Unknown", "other": "Unknown"}
 
 
-def _check_paths(name: str, paths: np.ndarray, rows: np.ndarray, options: Options, problems: Problems) -> None:
+def check_paths(name: str, paths: np.ndarray, rows: np.ndarray, options: Options, problems: Problems) -> None:
+    """Refuse blank paths and paths that leave the data folder."""
     problems.say("no path", paths == "", lambda place: (
         f"{name}, row {rows[place]}: Path is blank; expected a film's path"), REFUSED)
     leaves = pd.Series(paths).str.contains(_OUTSIDE).to_numpy(bool) & (not options.allow_outside)
@@ -137,9 +145,9 @@ def _named(table: pd.DataFrame, column: str, otherwise: pd.Series) -> pd.Series:
     return table[column].str.strip() if column in table.columns else otherwise
 
 
-def _few(table: pd.DataFrame, column: str, meanings: dict[str, str], name: str, problems: Problems,
+def few(table: pd.DataFrame, column: str, meanings: dict[str, str], name: str, problems: Problems,
          otherwise: object) -> np.ndarray:
-    """A column with few values, each with its meaning; where the column is missing, what else to take."""
+    """A column with few values, each with its meaning (lower case -> meaning); `otherwise` where it is missing."""
     if column not in table.columns:
         return np.broadcast_to(np.asarray(otherwise, object), (len(table),))
     texts = table[column].cat.categories
@@ -152,7 +160,7 @@ def _few(table: pd.DataFrame, column: str, meanings: dict[str, str], name: str, 
     return np.where(values == None, "", values)  # noqa: E711
 
 
-def _ages(table: pd.DataFrame, column: str, name: str, problems: Problems) -> np.ndarray:
+def ages(table: pd.DataFrame, column: str, name: str, problems: Problems) -> np.ndarray:
     """Years, float32; blank is NaN; ChestX-ray14's first edition writes 060Y, 013M and 002D."""
     if column not in table.columns:
         return np.full(len(table), np.nan, np.float32)
@@ -171,7 +179,7 @@ def _years(text: str) -> float:
     return float(match[1]) / {"": 1, "Y": 1, "M": 12, "W": 52.18, "D": 365.25}[match[2]]
 
 
-def _codes(table: pd.DataFrame, name: str, labels: Sequence[str], problems: Problems) -> np.ndarray:
+def codes(table: pd.DataFrame, name: str, labels: Sequence[str], problems: Problems) -> np.ndarray:
     """float32 (rows, labels): 1, 0, -1 or NaN (blank)."""
     raw = np.empty((len(table), len(labels)), np.float32)
     for column, label in enumerate(labels):
@@ -202,21 +210,22 @@ def _locate(folder: Path, paths: pd.Series) -> tuple[Path, list[str]]:
     names = paths.tolist()
     whole = (folder.resolve().parent, folder)
     sample = names[:: max(len(names) // 50, 1)]
-    if not any(_is_file(folder, key(name)) for name in sample):
+    if not any(is_file(folder, key(name)) for name in sample):
         for root in whole:
-            if any(_is_file(root, name) for name in sample):
+            if any(is_file(root, name) for name in sample):
                 return root, names
     return folder, [key(name) for name in names]
 
 
-def _is_file(root: Path, name: str) -> bool:
+def is_file(root: Path, name: str) -> bool:
+    """Whether there is a file `name` below `root`; False for what is no file name."""
     try:
         return bool(name) and (root / name).is_file()
     except (OSError, ValueError):
         return False
 
 
-def _translated(films: pd.DataFrame, labels: Sequence[str], wanted: Sequence[str]) -> pd.DataFrame:
+def translated(films: pd.DataFrame, labels: Sequence[str], wanted: Sequence[str]) -> pd.DataFrame:
     """Replace the label columns by the wanted ones, across data sets where they differ."""
     if tuple(labels) == tuple(wanted):
         return films
