@@ -80,6 +80,16 @@ class Dataset:
         """Where each film lies."""
         return [self.root / file for file in self.films["file"]]
 
+    def describe(self) -> str:
+        """One line: films, studies and patients of each split."""
+        parts = []
+        for split in SPLITS:
+            films = self.films[self.films["split"] == split]
+            if len(films):
+                parts.append(f"{split} {len(films):,} films of {films['study'].nunique():,} studies and "
+                             f"{films['patient'].nunique():,} patients")
+        return f"{self.name}: {'; '.join(parts)}"
+
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 (hex) of keys, splits, patients, views, label names and raw labels; the films are not opened."""
@@ -268,6 +278,31 @@ def _links_outside(root: str, folders: set[str]) -> frozenset[str]:
 def _inside(root: str, path: str) -> bool:
     real = os.path.realpath(path)
     return real == root or real.startswith(root.rstrip("/") + "/")
+
+
+def read_rows(path: str | os.PathLike, *, allow_outside: bool = False) -> list[tuple[Path, str, str]]:
+    """Read any CSV with a Path column, labels or none, as a list of films to predict.
+
+    Args:
+        path: the CSV; the films are looked for below its folder as `read` does.
+        allow_outside: paths may leave the data folder.
+
+    Returns:
+        (file, path as written, "Frontal" or "Lateral", "" where nothing says) per row.
+
+    Raises:
+        InputError: no column Path, a blank one, or one that leaves the data folder.
+    """
+    path = Path(path)
+    table = read_table(path)
+    require_columns(path, table, ("Path",), "Expected a CSV of films.")
+    readers.check_paths(path.name, table["Path"].to_numpy(), table.index.to_numpy(),
+                        readers.Options(allow_outside=allow_outside), Problems())
+    root, files = readers.locate(path.parent, table["Path"])
+    stated = table.get("Frontal/Lateral", pd.Series("", index=table.index)).str.strip().str.capitalize()
+    written = table["Path"].str.extract(r"(frontal|lateral)[^/]*$", expand=False).str.capitalize().fillna("")
+    views = stated.where(stated.isin(["Frontal", "Lateral"]), written)
+    return list(zip([root / file for file in files], table["Path"], views))
 
 
 def read_predictions(path: str | os.PathLike, keys: Sequence[str], labels: Sequence[str]) -> np.ndarray:

@@ -133,6 +133,20 @@ TREES: dict[str, Tree] = {
 }
 
 
+def named(tree: "Tree | str | Mapping", labels: Sequence[str]) -> Tree:
+    """The tree over `labels`: one of TREES by name (cut down to them), a Tree, or {child: [parents]}.
+
+    Raises:
+        InputError: no such tree, or one that `Tree` refuses.
+    """
+    if isinstance(tree, str):
+        one_of("tree", tree, TREES)
+        tree = TREES[tree]
+    if isinstance(tree, Mapping):
+        tree = Tree(tuple(labels), {child: tuple(parents) for child, parents in tree.items()})
+    return tree if tree.labels == tuple(labels) else tree.subset(labels)
+
+
 def read_tree(path: str | Path, labels: Sequence[str] | None = None) -> Tree:
     """Read a user's tree: JSON {"labels": ["A", "B"], "parents": {"B": ["A"]}}, or the inner object alone.
 
@@ -322,36 +336,42 @@ def contradictions(probabilities: np.ndarray, tree: Tree, threshold: float = 0.5
                           ((parent < threshold) & (child > threshold)).sum(axis=0))
 
 
-def hbce_outputs(findings: np.ndarray, labels: Sequence[str] = CHEXPERT_LABELS) -> np.ndarray:
+def hbce_outputs(raw: np.ndarray, labels: Sequence[str] = CHEXPERT_LABELS) -> np.ndarray:
     """Build the 21 outputs of HBCE from the 14 findings.
 
-    Uncertain: none of the 14; Abnormal: neither No Finding nor Uncertain; the other groups: any finding below them.
+    Uncertain: none of the 14 is there; Abnormal: neither No Finding nor Uncertain; the other groups: any finding below
+    them. Their labels are binary (VisualCheXbert). Ours for uncertain codes: a group is -1 where nothing below it is 1
+    and something is -1, so that a policy may follow.
 
     Args:
-        findings: (films, 14) of 1, 0, NaN (blank, taken as 0).
+        raw: (films, 14) of 1, 0, -1, NaN (blank, taken as 0).
         labels: the 14 names in the order of the columns.
 
     Returns:
-        float32 (films, 21), 0 or 1, columns as HBCE_TREE.labels.
+        float32 (films, 21) of 1, 0, -1, columns as HBCE_TREE.labels.
 
     Raises:
-        ValueError: an uncertain or soft value: apply a policy first; or other labels than the 14.
+        ValueError: other labels than the 14.
 
     Source: Asadi et al. 2025 and their code (ledger section 6; the released test table is from an older builder).
     """
-    findings = np.nan_to_num(np.asarray(findings, np.float32), nan=0.0)
-    if sorted(labels) != sorted(CHEXPERT_LABELS) or findings.shape[1:] != (14,):
-        raise ValueError(f"findings {findings.shape} with labels {list(labels)}; expected the 14 of CheXpert")
-    if not np.isin(findings, (0, 1)).all():
-        raise ValueError("findings hold other values than 1, 0 and NaN; apply a policy first")
+    raw = np.nan_to_num(np.asarray(raw, np.float32), nan=0.0)
+    if sorted(labels) != sorted(CHEXPERT_LABELS) or raw.shape[1:] != (14,):
+        raise ValueError(f"raw labels of shape {raw.shape} for {list(labels)}; expected the 14 of CheXpert")
     place = {label: index for index, label in enumerate(HBCE_TREE.labels)}
-    result = np.zeros((len(findings), len(HBCE_TREE.labels)), np.float32)
-    result[:, [place[label] for label in labels]] = findings
+    result = np.zeros((len(raw), len(HBCE_TREE.labels)), np.float32)
+    result[:, [place[label] for label in labels]] = raw
+    findings = result[:, :14].copy()
+
+    def any_of(columns: np.ndarray) -> np.ndarray:
+        below = findings[:, columns]
+        return np.where((below == 1).any(axis=1), 1, np.where((below == -1).any(axis=1), -1, 0))
+
     for group in ("Cardiac", "Fluid Accumulation", "Missing Lung Tissue", "Opacity", "Other"):
-        below = HBCE_TREE.ancestors[:14, place[group]]
-        result[:, place[group]] = result[:, :14][:, below].max(axis=1, initial=0)
+        result[:, place[group]] = any_of(HBCE_TREE.ancestors[:14, place[group]])
     result[:, place["Uncertain"]] = ~findings.any(axis=1)
-    result[:, place["Abnormal"]] = (result[:, place["No Finding"]] == 0) & (result[:, place["Uncertain"]] == 0)
+    normal = findings[:, place["No Finding"]] == 1
+    result[:, place["Abnormal"]] = np.where(normal, 0, any_of(np.ones(14, bool)))
     return result
 
 

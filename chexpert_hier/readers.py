@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from .errors import InputError
+from .hierarchy import HBCE_TREE, hbce_outputs
 from .labels import CHESTXRAY14_LABELS, CHEXPERT_LABELS, key, translate
 from .tables import Problems, read_table, require_columns
 
@@ -60,7 +61,8 @@ class Source:
 def chexpert(folder: Path, options: Options, problems: Problems) -> Source:
     """CheXpert-v1.0 or -small as it unpacks: train.csv, valid.csv and, where there is one, test.csv.
 
-    The folder may have any name: paths are taken from the part after their first "/".
+    The folder may have any name: paths are taken from the part after their first "/". Asked for the labels of
+    HBCE_TREE, it builds the 21 outputs from the 14 findings.
     """
     return _csv_shape(folder, options, problems, CHEXPERT_LABELS)
 
@@ -78,7 +80,8 @@ def csv(folder: Path, options: Options, problems: Problems) -> Source:
 
 def _csv_shape(folder: Path, options: Options, problems: Problems, own: Sequence[str]) -> Source:
     wanted = options.labels or tuple(own)
-    labels = wanted if set(wanted) <= set(own) or not set(wanted) <= set(CHESTXRAY14_LABELS) else tuple(own)
+    other = set(wanted) <= set(CHESTXRAY14_LABELS) or wanted == HBCE_TREE.labels
+    labels = tuple(own) if other and not set(wanted) <= set(own) else wanted
     tables = {"train": options.train_file, "valid": "valid.csv", "test": "test.csv"}
     _require_train(folder, options.train_file)
     parts = [_csv_table(folder / name, "" if split == "train" else split, labels, options, problems)
@@ -88,7 +91,7 @@ def _csv_shape(folder: Path, options: Options, problems: Problems, own: Sequence
     elif (folder / "valid.csv").is_file():  # else valid is drawn from the training patients
         parts[0]["split"] = "train"
     films = pd.concat(parts, ignore_index=True)
-    root, files = _locate(folder, films["path"])
+    root, files = locate(folder, films["path"])
     films.insert(1, "file", files)
     return Source(root, translated(films, labels, wanted), wanted)
 
@@ -205,7 +208,7 @@ def _code(text: str) -> float:
     return value if value in (1.0, 0.0, -1.0) else np.inf
 
 
-def _locate(folder: Path, paths: pd.Series) -> tuple[Path, list[str]]:
+def locate(folder: Path, paths: pd.Series) -> tuple[Path, list[str]]:
     """Where the films lie: paths without their first part below `folder`, or whole below its parent or `folder`."""
     names = paths.tolist()
     whole = (folder.resolve().parent, folder)
@@ -229,6 +232,7 @@ def translated(films: pd.DataFrame, labels: Sequence[str], wanted: Sequence[str]
     """Replace the label columns by the wanted ones, across data sets where they differ."""
     if tuple(labels) == tuple(wanted):
         return films
-    raw = translate(films[list(labels)].to_numpy(np.float32), labels, wanted)
+    raw = films[list(labels)].to_numpy(np.float32)
+    raw = hbce_outputs(raw, labels) if tuple(wanted) == HBCE_TREE.labels else translate(raw, labels, wanted)
     rest = films.drop(columns=list(labels))
     return pd.concat([rest, pd.DataFrame(raw, columns=list(wanted), index=rest.index)], axis=1)
