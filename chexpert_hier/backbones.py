@@ -9,6 +9,7 @@ import hashlib
 import logging
 import os
 import tempfile
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -205,7 +206,7 @@ def load_weights(backbone: keras.Model, path: str | os.PathLike, arch: str) -> k
             assign_in_order(backbone, layer_arrays(whole))
             return whole
         if path.name.endswith(".weights.h5"):
-            backbone.load_weights(path)  # addressed by place in the network; layers on top are left out
+            _load_by_place(backbone, path)
         else:
             assign_in_order(backbone, _legacy_layers(path))
         return None
@@ -213,6 +214,17 @@ def load_weights(backbone: keras.Model, path: str | os.PathLike, arch: str) -> k
         reason = " ".join(str(error).split())[:300]
         raise InputError(f"{path}: does not hold weights of {arch} ({reason}); give a file of this architecture, or if "
                          "it was cut short, remove it and fetch it again") from error
+
+
+def _load_by_place(backbone: keras.Model, path: Path) -> None:
+    before = backbone.get_weights()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # Keras only warns when it leaves layers as they were
+            backbone.load_weights(path)  # layers on top are left out
+    except Exception as error:
+        backbone.set_weights(before)
+        raise ValueError(str(error)) from error
 
 
 def layers_with_weights(model: keras.Model) -> list[keras.layers.Layer]:
