@@ -8,5 +8,5 @@ from .evaluation import Result, evaluate
 from .output import Findings, write
 from .reading import join, read_predictions, read_truth
 
-__all__ = ["Findings", "Result", "auroc", "average_precision", "bootstrap_auroc", "delong", "delong_interval", "evaluate", "join",
-           "read_predictions", "read_truth", "write"]
+__all__ = ["Findings", "Result", "auroc", "average_precision", "bootstrap_auroc", "delong", "delong_interval",
+           "evaluate", "join", "read_predictions", "read_truth", "write"]

@@ -21,7 +21,8 @@ def parser() -> argparse.ArgumentParser:
     args.add_argument("--out", required=True, metavar="DIR", help="where evaluation.csv, .json, .html and figures/ go")
     args.add_argument("--radiologists", nargs="+", default=[], metavar="R.csv", help="one file of 1 and 0 per reader")
     args.add_argument("--labels", nargs="+", metavar="NAME", help="which labels (all that both files have)")
-    args.add_argument("--by", default="", metavar="COLUMNS", help="subgroups by the truth file's columns: Sex,Age,AP/PA")
+    args.add_argument("--by", default="", metavar="COLUMNS", help="subgroups by columns of the truth file: "
+                      "Sex,Age,AP/PA")
     args.add_argument("--unit", choices=("film", "study", "patient"), help="what one case is (what both files allow)")
     args.add_argument("--rule", default="max", help="films to studies and patients: max, mean, confident, or a JSON "
                       "file {label: rule} (max)")
@@ -144,8 +145,8 @@ def _tree(name: str | None):
 def _show(findings, out: Path, page: bool) -> None:
     for result in findings.results:
         width = max(map(len, result.table["label"]))
-        print(f"{result.name}: {len(result.cases.keys):,} {result.cases.unit if result.cases.unit != 'study' else 'studie'}s of "
-              f"{result.cases.total_patients:,} patients")
+        unit = {"study": "studies"}.get(result.cases.unit, f"{result.cases.unit}s")
+        print(f"{result.name}: {len(result.cases.keys):,} {unit} of {result.cases.total_patients:,} patients")
         for row in result.table.itertuples():
             interval = f"({row.auroc_low:.3f} to {row.auroc_high:.3f})"
             print(f"  {row.label:<{width}}  AUROC {row.auroc:.4f} {interval}  {row.positives:,} positives, "

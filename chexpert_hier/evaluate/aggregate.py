@@ -7,7 +7,6 @@ import pandas as pd
 
 from ..errors import InputError, one_of
 
-
 # rule -> in words. "confident" is that of CheXpertNet's authors: per finding the film whose larger class probability,
 # max(p, 1 - p), is largest (ledger, section 5); "max" Stanford's over a study's views (ledger D9).
 RULES = {"max": "the highest score of the films",

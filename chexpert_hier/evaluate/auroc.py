@@ -106,7 +106,7 @@ def _tally(rows: np.ndarray, patients: np.ndarray, shape: tuple[int, int], dtype
 
 
 def _at_rates(rates: np.ndarray, sensitivity: np.ndarray) -> np.ndarray:
-    # At a vertical step the curve's upper end counts, as in Stanford's rule for radiologists.
+    # For drawing: at a vertical step the upper end, so that the curve starts where it leaves the axis.
     last = np.r_[rates[1:] > rates[:-1], True]
     return np.interp(BAND, rates[last], sensitivity[last])
 

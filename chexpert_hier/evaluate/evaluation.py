@@ -148,7 +148,7 @@ def _ranked(cases: Cases, replicates: int, seed: int, stratified: bool, curves: 
     for k, label in enumerate(cases.labels):
         counts = np.ones((cases.total_patients, 1))
         area, precision = (float(value[0]) for value in ranks[k].measure(counts))
-        clustered, covariance = delong(cases.scores[:, k], cases.truth[:, k], cases.patients)
+        covariance = delong(cases.scores[:, k], cases.truth[:, k], cases.patients)[1]
         low, high = percentile_interval(drawn[:, k, 0])
         delong_low, delong_high = delong_interval(area, covariance[0, 0])
         positives = int((cases.truth[:, k] == 1).sum())

@@ -15,7 +15,8 @@ NOT_LABELS = {"sex", "age", "frontal/lateral", "ap/pa", "patient", "patient id",
               "gender", "subject id", "dicom id", "index", "weight", "fold"}
 # The same finding under another project's name (Stanford's own code says Airspace Opacity, NIH says Effusion).
 ALIASES = {"airspace opacity": "lung opacity", "effusion": "pleural effusion", "infiltrate": "infiltration",
-           "enlarged cardiom.": "enlarged cardiomediastinum", "enlarged cardio mediastinum": "enlarged cardiomediastinum",
+           "enlarged cardiom.": "enlarged cardiomediastinum",
+           "enlarged cardio mediastinum": "enlarged cardiomediastinum",
            "normal": "no finding", "no findings": "no finding", "medical devices": "support devices"}
 # Findings of ChestX-ray14 that together or roughly make one of CheXpert (ledger, section 4).
 BRIDGES = {"lung lesion": ("mass", "nodule"), "pleural other": ("pleural thickening",)}

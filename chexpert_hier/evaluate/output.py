@@ -30,7 +30,7 @@ class Findings:
 
 
 def write(result: Result | Findings, out: str | Path, *, page: bool = True) -> Path:
-    """Write evaluation.csv, evaluation.json, evaluation.html and figures/evaluation_*.png|svg, each whole or not at all.
+    """Write evaluation.csv, .json, .html and figures/evaluation_*.png|svg, each whole or not at all.
 
     Args:
         result: of `evaluate`, or several as Findings.
@@ -52,7 +52,8 @@ def write(result: Result | Findings, out: str | Path, *, page: bool = True) -> P
         table.insert(0, key, main.cases.keys)
         write_text(out / "calibrated.csv", table.to_csv(index=False, lineterminator="\n"))
     if page:
-        from . import figures, page as pages
+        from . import figures
+        from . import page as pages
         pictures = figures.draw(findings)
         for name, content in pictures.files.items():
             with written_whole(out / "figures" / name) as beside:

@@ -114,23 +114,24 @@ def operating_points(cases: Cases, calls: Mapping[str, np.ndarray]) -> pd.DataFr
         for name, called in calls.items():
             counts = confusion(called[:, k], cases.truth[:, k])[0]
             found = {measure: float(value) for measure, value in rates(counts).items()}
-            point = (1 - found["specificity"], found["sensitivity"])
-            curve = curve_at(cases.scores[:, k], cases.truth[:, k], *point)
+            false_positive_rate = counts[3] / (counts[2] + counts[3]) if counts[2:].any() else np.nan
+            curve = curve_at(cases.scores[:, k], cases.truth[:, k], false_positive_rate, found["sensitivity"])
             rows.append({"label": label, "radiologist": name, "sensitivity": found["sensitivity"],
                          "specificity": found["specificity"], "precision": found["ppv"],
                          "auc": (found["sensitivity"] + found["specificity"]) / 2, "f1": found["f1"],
                          "kappa": kappa(called[:, k], cases.truth[:, k]), **curve,
-                         "below_roc": curve["curve_sensitivity"] >= point[1] - _EQUAL,
-                         "strictly_below_roc": curve["curve_sensitivity"] > point[1] + _EQUAL,
+                         "below_roc": curve["curve_sensitivity"] >= found["sensitivity"] - _EQUAL,
+                         "strictly_below_roc": curve["curve_sensitivity"] > found["sensitivity"] + _EQUAL,
                          "below_pr": curve["curve_precision"] >= found["ppv"] - _EQUAL})
     return pd.DataFrame(rows)
 
 
 def curve_at(scores: np.ndarray, truth: np.ndarray, false_positive_rate: float, recall: float) -> dict[str, float]:
-    """The curve beside a point: sensitivity at its false positive rate, precision at its recall.
+    """The curves beside a point: sensitivity at its false positive rate, precision at its recall.
 
-    The ROC curve is straight between its points and counts at its highest where it is vertical; the PR curve follows
-    from it (Davis and Goadrich, ICML 2006), for a straight line between PR points cannot be reached.
+    Straight between the curve's points. Where the curve has several points there (a vertical step) the first one on
+    the way counts, that is the lowest sensitivity and the lowest precision: so does Stanford's code, whose published
+    counts depend on it (ledger R1).
 
     Returns:
         curve_sensitivity and curve_precision; NaN where a class is missing.
@@ -138,13 +139,19 @@ def curve_at(scores: np.ndarray, truth: np.ndarray, false_positive_rate: float, 
     fpr, sensitivity, _ = roc_curve(scores, truth)
     if not len(fpr) or np.isnan(false_positive_rate) or np.isnan(recall):
         return {"curve_sensitivity": np.nan, "curve_precision": np.nan}
-    top = np.r_[fpr[1:] > fpr[:-1], True]
-    left = np.r_[True, sensitivity[1:] > sensitivity[:-1]]
-    positives, negatives = (truth == 1).sum(), (truth == 0).sum()
-    true = recall * positives
-    false = np.interp(recall, sensitivity[left], fpr[left]) * negatives
-    return {"curve_sensitivity": float(np.interp(false_positive_rate, fpr[top], sensitivity[top])),
-            "curve_precision": float(true / (true + false)) if true + false > 0 else np.nan}
+    true, false = sensitivity * (truth == 1).sum(), fpr * (truth == 0).sum()
+    precision = np.divide(true, true + false, out=np.ones_like(true), where=true + false > 0)
+    return {"curve_sensitivity": _projected(fpr, sensitivity, false_positive_rate),
+            "curve_precision": _projected(-sensitivity[::-1], precision[::-1], -recall)}
+
+
+def _projected(x: np.ndarray, y: np.ndarray, at: float) -> float:
+    """y of the broken line over rising x, at its first point that reaches `at`."""
+    reached = min(int(np.searchsorted(x, at - _EQUAL, "left")), len(x) - 1)
+    if reached == 0 or x[reached] <= at + _EQUAL:
+        return float(y[reached])
+    share = (at - x[reached - 1]) / (x[reached] - x[reached - 1])
+    return float(y[reached - 1] + share * (y[reached] - y[reached - 1]))
 
 
 def below_table(points: pd.DataFrame, labels: Sequence[str]) -> pd.DataFrame:

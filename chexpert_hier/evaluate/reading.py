@@ -171,13 +171,12 @@ def join(predictions: pd.DataFrame, truth: pd.DataFrame, labels: Sequence[str] |
     known = aggregate(known, found, "max", [p[0] for p in pairs], "truth")
     scored, known = _matched(scored, known, predictions, truth, intersect, notes)
     chosen = [p[0] for p in pairs]
-    about = known.drop(columns=[*chosen, "key"])
+    about = known.drop(columns=[*chosen, "key", "patient", "joined"])
     if found != "film" and len(predictions) > len(scored):
         notes.append(f"{len(predictions):,} films were joined into {len(scored):,} "
                      f"{'studies' if found == 'study' else 'patients'} by {_rule_in_words(rule)}.")
-    return Cases(tuple(chosen), known["key"].to_numpy(object), _patient_index(known, notes), scored[chosen].to_numpy(float),
-                 known[chosen].to_numpy(float), about.drop(columns=["patient", "joined"], errors="ignore"), found,
-                 uncertain, notes)
+    return Cases(tuple(chosen), known["key"].to_numpy(object), _patient_index(known, notes),
+                 scored[chosen].to_numpy(float), known[chosen].to_numpy(float), about, found, uncertain, notes)
 
 
 def _rule_in_words(rule: str | Mapping[str, str]) -> str:
@@ -340,7 +339,8 @@ def _try_from_patient_on(sides: dict[str, pd.DataFrame], notes: list[str]) -> No
     notes.append("Keys were joined from the patient's folder on, for the folders before it differ.")
 
 
-def _settle_truth(known: pd.DataFrame, labels: list[str], blank: str, notes: list[str]) -> tuple[pd.DataFrame, np.ndarray]:
+def _settle_truth(known: pd.DataFrame, labels: list[str], blank: str,
+                  notes: list[str]) -> tuple[pd.DataFrame, np.ndarray]:
     """Blank to absent or left out; -1 left out and counted. -1 stays in place for the aggregation."""
     values = known[labels].to_numpy(float)
     blanks, uncertain = np.isnan(values), (values == -1).sum(0)

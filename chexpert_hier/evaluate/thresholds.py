@@ -47,7 +47,7 @@ def rule_in_words(rule: str | float | Mapping[str, float]) -> str:
         return "given per label"
     if not isinstance(rule, str):
         return f"given ({rule:g})"
-    name, equals, value = rule.partition("=")
+    name, _, value = rule.partition("=")
     return {"youden": "the largest sensitivity + specificity (Youden)", "f1": "the largest F1"}.get(
         name, f"a {name} of at least {value}")
 

@@ -1,0 +1,318 @@
+"""The report for people: one HTML page that needs no network and no other file."""
+
+import base64
+import html as escaping
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+import pandas as pd
+
+from .. import __version__
+from .evaluation import Result
+from .figures import KINDS, Picture, Pictures
+from .output import Findings
+from .radiologists import Readers
+
+STYLE = """
+:root{color-scheme:light;--ink:#1b1f24;--soft:#505a66;--line:#d5dae0;--wash:#f4f6f8;--accent:#005a8c;--warn:#7a3b00}
+*{box-sizing:border-box}
+body{margin:0;color:var(--ink);background:#fff;font:16px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif}
+main,header,footer{max-width:72rem;margin:0 auto;padding:0 1.25rem}
+header{padding-top:2rem}footer{padding-bottom:3rem;color:var(--soft);font-size:.9rem}
+h1{font-size:1.7rem;line-height:1.2;margin:0 0 .3rem}h2{font-size:1.25rem;margin:2.5rem 0 .6rem;
+border-bottom:2px solid var(--line);padding-bottom:.25rem}h3{font-size:1.02rem;margin:1.4rem 0 .4rem}
+.lead{color:var(--soft);margin:0}.cards{display:grid;grid-template-columns:repeat(auto-fit,minmax(11rem,1fr));gap:.8rem;
+margin:1.3rem 0}.card{background:var(--wash);border-radius:.5rem;padding:.8rem 1rem}.card b{display:block;font-size:1.55rem;
+line-height:1.2;font-variant-numeric:tabular-nums;overflow-wrap:anywhere}.card span{color:var(--soft);font-size:.9rem}
+.scroll{overflow-x:auto;margin:.6rem 0}.scroll:focus-visible,summary:focus-visible,a:focus-visible{outline:3px solid #005a8c}
+table{border-collapse:collapse;font-size:.9rem;font-variant-numeric:tabular-nums;width:100%}
+caption{text-align:left;color:var(--soft);padding:.2rem 0 .4rem;font-size:.9rem}
+th,td{padding:.32rem .7rem .32rem 0;text-align:right;border-bottom:1px solid var(--line);white-space:nowrap}
+th:first-child,td.text,th.text{text-align:left}td.text{white-space:normal;min-width:12rem}thead th{color:var(--soft);
+vertical-align:bottom}tbody th{font-weight:600}tr.mean th,tr.mean td{background:var(--wash);font-weight:600}
+.flag{display:inline-block;margin-left:.4rem;padding:0 .35rem;border:1px solid var(--warn);border-radius:.25rem;
+color:var(--warn);font-size:.75rem;font-weight:600}
+.soft{color:var(--soft)}ul.notes{padding-left:1.2rem}ul.notes li{margin:.25rem 0;overflow-wrap:anywhere}
+.panels{display:grid;grid-template-columns:repeat(auto-fit,minmax(15rem,1fr));gap:.6rem;max-width:64rem}
+figure{margin:0}figure img{width:100%;height:auto;display:block}figcaption{font-size:.85rem;color:var(--soft)}
+.wide{max-width:46rem}details{border-top:1px solid var(--line);padding:.5rem 0}summary{cursor:pointer;font-weight:600}
+nav{margin-top:1rem}nav a{color:var(--accent);margin-right:1rem;display:inline-block;padding:.2rem 0}
+@media print{details>*{display:block}.scroll{overflow:visible}}
+"""
+
+
+def html(findings: Findings, pictures: Pictures) -> str:
+    """The whole page.
+
+    Args:
+        findings: what was found.
+        pictures: of `figures.draw`.
+
+    Returns:
+        HTML; every name that came from a file is escaped.
+    """
+    main = findings.results[0]
+    sections = [("results", "AUROC", _ranks(findings, pictures)), ("notes", "Read with this", _notes(findings)),
+                ("labels", "Label by label", _panels(main, pictures)),
+                ("thresholds", "At a threshold", _thresholds(main)), ("calibration", "Calibration", _calibration(main)),
+                ("radiologists", "Radiologists", _radiologists(findings)),
+                ("comparison", "Comparison", _comparisons(findings)), ("subgroups", "Subgroups", _subgroups(main)),
+                ("tree", "The disease tree", _tree(main)), ("how", "How it was done", _settings(main))]
+    sections = [section for section in sections if section[2]]
+    links = "".join(f'<a href="#{anchor}">{_text(title)}</a>' for anchor, title, _ in sections)
+    body = "".join(f'<section id="{anchor}"><h2>{_text(title)}</h2>{content}</section>'
+                   for anchor, title, content in sections)
+    return ('<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+            '<meta name="viewport" content="width=device-width,initial-scale=1">'
+            f"<title>Evaluation of {_text(main.name)}</title><style>{STYLE}</style></head><body>"
+            f"<header><h1>Evaluation of {_text(main.name)}</h1>{_lead(main)}{_cards(findings)}<nav "
+            f'aria-label="Sections">{links}</nav></header><main>{body}</main><footer><p>chexpert_hier {__version__}. '
+            "For research; no result here is fit for clinical use.</p></footer></body></html>\n")
+
+
+def _text(value: object) -> str:
+    return escaping.escape(str(value), quote=True)
+
+
+def _number(value: object, digits: int = 3) -> str:
+    if value is None or (isinstance(value, float | np.floating) and not np.isfinite(value)):
+        return "inf" if isinstance(value, float | np.floating) and value > 0 else "–"
+    return f"{value:.{digits}f}"
+
+
+def _count(value: object) -> str:
+    return "–" if value != value else f"{int(value):,}"
+
+
+def _with_interval(value: float, low: float, high: float, digits: int = 3) -> str:
+    interval = "" if low != low else f' <span class="soft">{_number(low, digits)} to {_number(high, digits)}</span>'
+    return _number(value, digits) + interval
+
+
+def _table(caption: str, head: Sequence[str], rows: Iterable[tuple[str, Sequence[str], bool]],
+           text: Sequence[int] = ()) -> str:
+    """A table that scrolls sideways on small screens; rows are (first cell, other cells, is the mean), cells as HTML."""
+    columns = "".join(f'<th scope="col"{" class=text" if k in text else ""}>{name}</th>' for k, name in enumerate(head))
+    lines = []
+    for first, cells, mean in rows:
+        data = "".join(f"<td{' class=text' if k in text else ''}>{cell}</td>" for k, cell in enumerate(cells, 1))
+        lines.append(f'<tr{" class=mean" if mean else ""}><th scope="row">{first}</th>{data}</tr>')
+    return (f'<div class="scroll" tabindex="0" role="region" aria-label="{_text(caption)}"><table><caption>'
+            f"{_text(caption)}</caption><thead><tr>{columns}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>")
+
+
+def _image(picture: Picture, caption: str = "") -> str:
+    data = base64.b64encode(picture.svg.encode()).decode()
+    words = f"<figcaption>{_text(caption)}</figcaption>" if caption else ""
+    return f'<figure><img alt="{_text(picture.alt)}" src="data:image/svg+xml;base64,{data}">{words}</figure>'
+
+
+def _units(result: Result, count: int) -> str:
+    one, many = {"film": ("film", "films"), "study": ("study", "studies"),
+                 "patient": ("patient", "patients")}[result.cases.unit]
+    return f"{count:,} {one if count == 1 else many}"
+
+
+def _lead(result: Result) -> str:
+    patients = "" if result.cases.unit == "patient" else f" of {result.cases.total_patients:,} patients"
+    return f'<p class="lead">{_units(result, len(result.cases.keys))}{patients}, {len(result.cases.labels)} labels</p>'
+
+
+def _cards(findings: Findings) -> str:
+    main, mean = findings.results[0], findings.results[0].table.iloc[-1]
+    cards = [(_number(mean.auroc), f"AUROC, {mean.label} (95 % interval {_number(mean.auroc_low)} to "
+                                   f"{_number(mean.auroc_high)})")]
+    if main.name in findings.readers:
+        below = findings.readers[main.name].below.iloc[-1]
+        cards.append((_number(below.below_roc, 1), "radiologists below the ROC curve, on average "
+                      f"(strictly below: {_number(below.strictly_below_roc, 1)})"))
+    few = int(main.table["few_positives"].iloc[:-1].sum())
+    cards.append((str(few), "labels with fewer than 10 positives, whose numbers mean little"))
+    return '<div class="cards">' + "".join(f'<div class="card"><b>{_text(value)}</b><span>{_text(words)}</span></div>'
+                                           for value, words in cards) + "</div>"
+
+
+def _flagged(row) -> str:
+    return _text(row.label) + ('<span class="flag">few positives</span>' if row.few_positives else "")
+
+
+def _ranks(findings: Findings, pictures: Pictures) -> str:
+    parts = [f'<div class="wide">{_image(pictures.auroc)}</div>']
+    for result in findings.results:
+        last = len(result.table) - 1
+        rows = [(_flagged(row), [_with_interval(row.auroc, row.auroc_low, row.auroc_high),
+                                 "–" if row.delong_low != row.delong_low else
+                                 f"{_number(row.delong_low)} to {_number(row.delong_high)}",
+                                 _with_interval(row.average_precision, row.average_precision_low,
+                                                row.average_precision_high),
+                                 _count(row.positives), _count(row.negatives), _count(row.uncertain)], k == last)
+                for k, row in enumerate(result.table.itertuples())]
+        parts.append(_table(f"{result.name}: AUROC with 95 % bootstrap interval over patients",
+                            ["Label", "AUROC", "DeLong interval", "Average precision", "Positives", "Negatives",
+                             "Uncertain, left out"], rows))
+    return "".join(parts)
+
+
+def _notes(findings: Findings) -> str:
+    parts = []
+    for result in findings.results:
+        head = f"<h3>{_text(result.name)}</h3>" if len(findings.results) > 1 else ""
+        parts.append(head + '<ul class="notes">' + "".join(f"<li>{_text(note)}</li>" for note in result.notes) + "</ul>")
+    return "".join(parts)
+
+
+def _panels(main: Result, pictures: Pictures) -> str:
+    parts = ['<p class="soft">Bands are 95 % bootstrap intervals, point by point. Open markers are radiologists. Grey '
+             "lines: chance, prevalence, perfect calibration.</p>"]
+    table = main.table.set_index("label")
+    shown = main.settings.get("mean_over", [])[:5]
+    for label, panels in pictures.panels.items():
+        row = table.loc[label]
+        words = f"{_text(label)}: AUROC {_number(row.auroc)}, {_count(row.positives)} positives"
+        content = "".join(_image(panel, KINDS[kind]) for kind, panel in panels.items()) or "<p>No curve.</p>"
+        parts.append(f'<details{" open" if label in shown else ""}><summary>{words}</summary><div class="panels">'
+                     f"{content}</div></details>")
+    return "".join(parts)
+
+
+def _measures(main: Result, columns: dict[str, str], form: Callable) -> list[tuple[str, list[str], bool]]:
+    last = len(main.table) - 1
+    return [(_flagged(row), [form(row, column) for column in columns], k == last)
+            for k, row in enumerate(main.table.itertuples())]
+
+
+def _thresholds(main: Result) -> str:
+    columns = {"threshold": "Threshold", "sensitivity": "Sensitivity", "specificity": "Specificity", "ppv": "PPV",
+               "npv": "NPV", "f1": "F1"}
+
+    def form(row, column: str) -> str:
+        if column == "threshold":
+            return _number(row.threshold, 4)
+        return _with_interval(getattr(row, column), getattr(row, f"{column}_low"), getattr(row, f"{column}_high"))
+
+    note = next((note for note in main.notes if note.startswith("Thresholds:")), "")
+    return f"<p>{_text(note)}</p>" + _table("Called present at or above the threshold; 95 % bootstrap intervals over "
+                                            "patients", ["Label", *columns.values()], _measures(main, columns, form))
+
+
+def _calibration(main: Result) -> str:
+    note = next((n for n in main.notes if n.startswith(("Calibration:", "Scores were not")) or "outside [0, 1]" in n), "")
+    if not main.reliability:
+        return f"<p>{_text(note)}</p>"
+    columns = {"brier": "Brier score", "brier_calibrated": "after scaling", "calibration_error": "Calibration error",
+               "calibration_error_calibrated": "after scaling"}
+    rows = _measures(main, columns, lambda row, column: _number(getattr(row, column)))
+    return f"<p>{_text(note)}</p>" + _table("Brier score and expected calibration error (10 equal bins); 0 is perfect",
+                                            ["Label", *columns.values()], rows)
+
+
+def _radiologists(findings: Findings) -> str:
+    parts = []
+    for name, readers in findings.readers.items():
+        head = f"<h3>{_text(name)}</h3>" if len(findings.readers) > 1 else ""
+        parts.append(head + '<ul class="notes">' + "".join(f"<li>{_text(n)}</li>" for n in readers.notes) + "</ul>"
+                     + _below(readers) + _f1(readers) + _points_table(readers) + _kappas(readers))
+    return "".join(parts)
+
+
+def _below(readers: Readers) -> str:
+    last = len(readers.below) - 1
+    rows = [(_text(row.label), [_number(value, 0 if k < last else 1) for value in
+                                (row.below_roc, row.strictly_below_roc, row.below_pr)], k == last)
+            for k, row in enumerate(readers.below.itertuples())]
+    return _table("Radiologists below the curve", ["Label", "ROC (≥)", "ROC, strictly", "Precision-recall (≥)"], rows)
+
+
+def _f1(readers: Readers) -> str:
+    rows = []
+    for row in readers.f1.to_dict("records"):
+        cells = [_with_interval(row[k], row.get(f"{k}_low", np.nan), row.get(f"{k}_high", np.nan))
+                 for k in ("model", "radiologists", "difference")]
+        rows.append((_text(row["label"]), [*cells, _text(row["sentence"])], False))
+    return _table("F1 against the other raters, with 95 % bootstrap intervals",
+                  ["Label", "Predictions", "Radiologists, mean", "Difference", "In words"], rows, text=(4,))
+
+
+def _points_table(readers: Readers) -> str:
+    rows = [(f"{_text(row.label)}, {_text(row.radiologist)}",
+             [_number(v) for v in (row.sensitivity, row.specificity, row.auc, row.precision, row.f1, row.kappa,
+                                   row.curve_sensitivity)] + ["below" if row.below_roc else "above"], False)
+            for row in readers.points.itertuples()]
+    return "<details><summary>Operating points</summary>" + _table(
+        "Each radiologist against the truth; AUC of one point is (sensitivity + specificity) / 2; the curve's "
+        "sensitivity is at the radiologist's specificity",
+        ["Label, radiologist", "Sensitivity", "Specificity", "AUC", "Precision", "F1", "Kappa", "Curve's sensitivity",
+         "Point is"], rows) + "</details>"
+
+
+def _kappas(readers: Readers) -> str:
+    if readers.agreement.empty:
+        return ""
+    rows = [(_text(row.label), [_text(f"{row.first} and {row.second}"), _number(row.kappa)], False)
+            for row in readers.agreement.itertuples()]
+    return "<details><summary>Agreement of radiologists</summary>" + _table(
+        "Cohen's kappa of each pair", ["Label", "Pair", "Kappa"], rows, text=(1,)) + "</details>"
+
+
+def _comparisons(findings: Findings) -> str:
+    parts = []
+    for name, table in findings.comparisons.items():
+        last = len(table) - 1
+        rows = [(_text(row.label), [_number(row.auroc_first), _number(row.auroc_second),
+                                    _with_interval(row.difference, row.difference_low, row.difference_high),
+                                    _number(row.p_delong), _number(row.p_bootstrap), _number(row.p_holm),
+                                    _text(row.verdict)], k == last) for k, row in enumerate(table.itertuples())]
+        parts.append(_table(f"{name}: second minus first on the same cases, with paired 95 % bootstrap intervals; p of "
+                            "DeLong's test and of the bootstrap, and corrected over labels (Holm)",
+                            ["Label", "First", "Second", "Difference", "p DeLong", "p bootstrap", "p corrected",
+                             "In words"], rows, text=(7,)))
+    return "".join(parts)
+
+
+def _subgroups(main: Result) -> str:
+    if main.subgroups is None:
+        return ""
+    parts = []
+    for column, table in main.subgroups.groupby("by", sort=False):
+        groups = table.groupby("group", sort=False)
+        head = ["Label", *(f"{_text(group)}<br>{_units(main, int(part['cases'].iloc[0]))}" for group, part in groups)]
+        cells: dict[str, list[str]] = {}
+        for _, part in groups:
+            for row in part.itertuples():
+                mark = '<span class="flag">few</span>' if row.few_positives else ""
+                cells.setdefault(row.label, []).append(_with_interval(row.auroc, row.auroc_low, row.auroc_high)
+                                                       + f' <span class="soft">({_count(row.positives)})</span>{mark}')
+        rows = [(_text(label), found, label == main.mean_name) for label, found in cells.items()]
+        parts.append(_table(f"AUROC by {column}, with 95 % intervals and (positives)", head, rows))
+    return "".join(parts)
+
+
+def _tree(main: Result) -> str:
+    if main.tree is None:
+        return ""
+    total = main.tree["films"].sum()
+    given = "conditional" in main.settings
+    before, after = main.tree["above_before"].sum(), main.tree["above_after"].sum()
+    words = (f"A finding is given a higher score than a finding it implies in {before:,} of {total:,} checks"
+             f"{' before the chain rule' if given else ''}; "
+             + ("scores are no probabilities, so the chain rule cannot be applied" if pd.isna(after) else
+                f"{int(after):,} {'after it' if given else 'after the chain rule, if the scores are read as conditional'}")
+             + f". The truth itself breaks the tree in {main.tree['truth_broken'].sum():,} of "
+             f"{main.tree['truth_checked'].sum():,} checks.")
+    rows = [(f"{_text(row.child)} implies {_text(row.parent)}",
+             [_count(v) for v in (row.films, row.above_before, row.crossed_before, row.above_after, row.crossed_after,
+                                  row.truth_broken)], False) for row in main.tree.itertuples()]
+    return f"<p>{words}</p>" + _table("Contradictions of the disease tree; crossed: child above 0.5 and parent below",
+                                      ["Rule", "Checks", "Child above parent", "Crossed", "Above, after the chain rule",
+                                       "Crossed, after", "Broken by the truth"], rows)
+
+
+def _settings(main: Result) -> str:
+    rows = [(_text(name.replace("_", " ")), [_text(", ".join(value) if isinstance(value, list) else
+                                                   _number(value, 4) if isinstance(value, float) else value)], False)
+            for name, value in main.settings.items()]
+    return _table("Settings", ["Setting", "Value"], rows, text=(1,)) + (
+        "<p>AUROC: share of pairs of a positive and a negative case in the right order, ties one half. Bootstrap: "
+        "patients drawn with replacement, the same draws for all labels and their mean, percentile interval. DeLong: "
+        "DeLong et al. 1988, with Obuchowski's variance (1997) where a patient has several cases. Average precision: "
+        "without interpolation.</p>")
