@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from . import __version__, commands, images
+from . import __version__, commands, films, images
 from .errors import InputError
 from .files import locked, write_text, written_whole
 from .predict import Member, open_run
@@ -61,7 +61,7 @@ def export(members: list[Member], out: Path) -> Path:
         archive.track(member.model)
 
     def from_bytes(film):
-        return answer(film, images.graph_decode)
+        return answer(film, films.graph_decode)
 
     def from_pixels(film):
         return answer(film, lambda grey: grey)

@@ -20,15 +20,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from . import commands, hierarchy, images, labels, recipes
+from . import augment, commands, hierarchy, images, labels, recipes
 from .errors import InputError
 from .files import locked, write_text
-from .template import Cropper, read_template
+from .films import read_film
+from .sources import croppers_in
+from .template import Cropper
 
 log = logging.getLogger("chexpert_hier.predict")
 
 CHUNK = 256  # films held in memory at once
-VIEWS = ("frontal", "lateral")
+FILM_SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
 @dataclass
@@ -70,7 +72,7 @@ class Member:
             return self.model.predict(self.inputs(crops), batch_size=views.batch_size, verbose=0)
         total = np.zeros((len(crops), len(self.labels)), np.float64)
         drawn = 0
-        for batch in images.tta_views(crops, keys, views.draws, views.seed, composed=views.composed,
+        for batch in augment.tta_views(crops, keys, views.draws, views.seed, composed=views.composed,
                                       include_original=views.include_original):
             total += self.model.predict(self.inputs(batch), batch_size=views.batch_size, verbose=0)
             drawn += 1
@@ -127,22 +129,8 @@ def open_run(folder: str | os.PathLike, precision: str | None = None) -> Member:
     model = load_model(file)
     if model.output_shape[1] != len(names):
         raise InputError(f"{file}: has {model.output_shape[1]} outputs, expected {len(names)} as in recipe.json")
-    return Member(home, recipe, names, hierarchy.named(facts["tree"], names), read_croppers(home, recipe),
+    return Member(home, recipe, names, hierarchy.named(facts["tree"], names), croppers_in(home, recipe),
                   images.Normalisation(*map(tuple, facts["normalisation"])), model)
-
-
-def read_croppers(folder: Path, recipe: recipes.Recipe) -> dict[str, Cropper]:
-    """How a run's films become crops, per view, from the templates in its folder."""
-    croppers = {}
-    for view in VIEWS if recipe.views == "both" else (recipe.views,):
-        template = read_template(folder / template_name(view)) if recipe.crop == "template" else None
-        croppers[view.capitalize()] = Cropper(recipe.crop, template, recipe.rescaled_size, recipe.crop_size, recipe.resize)
-    return croppers
-
-
-def template_name(view: str) -> str:
-    """The file that holds a view's template, in a run folder and in a cache."""
-    return "template.png" if view.lower() == "frontal" else "template_lateral.png"
 
 
 def predict_films(members: list[Member], films: list[Film], *, views: Views = Views(), average: str = "probabilities",
@@ -180,7 +168,8 @@ def _answer(members, names, read, views, average) -> pd.DataFrame:
     for member in members:
         conditional = np.empty((len(read), len(member.labels)), np.float32)
         for view, cropper in member.croppers.items():
-            rows = [k for k, (film, _) in enumerate(read) if len(member.croppers) == 1 or film.lateral == (view == "Lateral")]
+            both = len(member.croppers) > 1
+            rows = [k for k, (film, _) in enumerate(read) if not both or film.lateral == (view == "Lateral")]
             if not rows:
                 continue
             seen = (cropper.identity, tuple(rows))
@@ -219,7 +208,7 @@ def _read(members, films, skip_bad):
 
     def one(film):
         try:
-            return film, images.read_film(film.file, film.name)
+            return film, read_film(film.file, film.name)
         except InputError as error:
             if not skip_bad:
                 raise
@@ -243,9 +232,9 @@ def find_films(sources: list[str]) -> list[Film]:
         if path.suffix.lower() == ".csv":
             films += _from_csv(path)
         elif path.is_dir():
-            found = sorted(file for file in path.rglob("*") if file.suffix.lower() in images.SUFFIXES)
+            found = sorted(file for file in path.rglob("*") if file.suffix.lower() in FILM_SUFFIXES)
             if not found:
-                raise InputError(f"{path}: no film there; expected files ending in {', '.join(images.SUFFIXES)}")
+                raise InputError(f"{path}: no film there; expected files ending in {', '.join(FILM_SUFFIXES)}")
             films += [Film(file, file.as_posix()) for file in found]
         elif path.is_file():
             films.append(Film(path, path.as_posix()))

@@ -16,6 +16,8 @@ STAGE_ROWS = ("all", "conditional", "random")
 STAGE_LAYERS = ("all", "head")
 SCHEDULES = ("divide", "plateau", "constant")
 KEEPS = ("last", "lowest validation loss")
+# Named here so that `--help` and a wrong --arch answer without Keras; tests hold it against backbones.BACKBONES.
+ARCHITECTURES = ("densenet121", "densenet169", "densenet201", "inceptionresnetv2", "xception", "nasnetlarge", "tiny")
 CT_ROWS = ("union", "all-parents", "any-parent", "chen")
 
 
@@ -76,6 +78,7 @@ class Recipe:
     arch: str = "densenet121"
     weights: str = "imagenet"
     head: str = "dense"
+    batchnorm_momentum: float = 0.99  # Keras' own; a training of few steps needs less to move the statistics
     precision: str = "float32"
     # answers
     study_score: str = "max"
@@ -174,12 +177,14 @@ def _check(recipe: Recipe) -> None:
     for what, value, valid in (
         ("--ct-rows", recipe.ct_rows, CT_ROWS), ("--blank", recipe.blank, ("negative", "ignore")),
         ("views", recipe.views, ("frontal", "lateral", "both")), ("product", recipe.product, ("auto", "on", "off")),
-        ("crop", recipe.crop, ("template", "centre", "none")), ("lsr_draw", recipe.lsr_draw, ("fixed", "epoch", "mean")),
+        ("crop", recipe.crop, ("template", "centre", "none")),
+        ("lsr_draw", recipe.lsr_draw, ("fixed", "epoch", "mean")),
         ("--precision", recipe.precision, ("float32", "mixed_float16", "mixed_bfloat16")),
         ("--normalise", recipe.normalise, ("imagenet", "native", "dataset", "none")),
         ("study_score", recipe.study_score, ("max", "mean")),
     ):
         one_of(what, value, valid)
+    one_of("--arch", recipe.arch, ARCHITECTURES)
     for stage in recipe.stages:
         for what, value, valid in (("rows", stage.rows, STAGE_ROWS), ("layers", stage.layers, STAGE_LAYERS),
                                    ("schedule", stage.schedule, SCHEDULES), ("keep", stage.keep, KEEPS)):
@@ -240,6 +245,7 @@ PHAM2019 = Recipe(
 PHANTOM = replace(
     PHAM2019,
     name="phantom",
+    batchnorm_momentum=0.9,
     source="the pham2019 recipe, scaled down to minutes on two cores; for the synthetic films only",
     weights="none",  # nothing is downloaded
     image_size=64,  # the 224 x 224 crops are reduced for the network

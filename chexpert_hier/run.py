@@ -14,7 +14,9 @@ import platform
 import sys
 from pathlib import Path
 
-from . import commands, datasets, hierarchy, recipes
+import pandas as pd
+
+from . import __version__, commands, datasets, hierarchy, recipes
 from .errors import InputError, one_of
 from .files import locked, remove_leftovers, write_text
 
@@ -23,6 +25,7 @@ log = logging.getLogger("chexpert_hier.run")
 # Flags that are fields of the recipe; left out, the recipe's own value stands.
 FIELDS = ("arch", "policy", "weights", "image_size", "seed", "blank", "ct_rows", "normalise", "precision", "views",
           "reader", "resize")
+CHECKED_FILMS = 100  # sent through the reloaded SavedModel
 PHANTOM_FILMS = {"patients": 2400, "valid_patients": 400, "seed": 0, "report_noise": 0.4}
 
 
@@ -36,7 +39,7 @@ def parser() -> argparse.ArgumentParser:
     add("--resume", action="store_true", help="go on with the run in --out from its last finished epoch")
     add("--like", type=Path, metavar="RUN", help="repeat a finished run: its recipe, seed and data")
     add("--recipe", help=f"{', '.join(recipes.RECIPES)} (default: pham2019 with --data, phantom without)")
-    add("--arch", help="backbone: densenet121, densenet169, densenet201, inceptionresnetv2, xception, nasnetlarge, tiny")
+    add("--arch", help=f"backbone: {', '.join(recipes.ARCHITECTURES)}")
     add("--policy", help="u-ignore, u-zeros, u-ones, u-mean or u-selftrained, with +ct (conditional training) and +lsr "
         "(label smoothing)")
     add("--weights", help="imagenet, none, or a file of weights")
@@ -176,16 +179,160 @@ def read_facts(run: Path) -> dict:
 
 
 def _run(args: argparse.Namespace, settings: dict, out: Path) -> None:
+    """All steps; each says what it does and leaves its files in `out`."""
+    recipe = settings["recipe"]
+    dataset = _data(args, settings, out)
+    tree = hierarchy.named(settings["tree"], dataset.labels)
+    log.info("recipe: %s, %s, policy %s%s", recipe.name, recipe.arch, recipe.policy,
+             f" ({'; '.join(recipe.notes)})" if recipe.notes else "")
+    _set_up_keras(args, recipe)
+    from . import backbones, model, training
+
+    backbones.find_weights(recipe.arch, recipe.weights)  # before anything takes time
+    source = _source(args, recipe, dataset, out, backbones.BACKBONES[recipe.arch].native)
+    train, valid = source.films("train"), source.films("valid")
+    write_text(out / "recipe.json", json.dumps(_facts(settings, source), indent=1))
+    write_text(out / "split.csv", source.dataset.films[["path", "patient", "study", "split"]].to_csv(index=False))
+    network = model.build_model(recipe.arch, train.labels, recipe.weights, recipe.image_size, recipe.head,
+                                seed=recipe.seed, batchnorm_momentum=recipe.batchnorm_momentum)
+    training.train(recipe, tree, network, train, valid, out, resume=args.resume,
+                   selftrained=_selftrained(args, recipe, train), tensorboard=args.tensorboard)
+    answers = _predict(recipe, tree, network, valid, out)
+    _evaluate(recipe, tree, valid, answers, out)
+    if not args.no_export:
+        _export(out, valid, answers)
+    print(f"run folder: {out}")
+
+
+def _data(args: argparse.Namespace, settings: dict, out: Path) -> datasets.Dataset:
+    """The checked table of films, without those left out by --skip-bad."""
     recipe = settings["recipe"]
     if settings["data"] is None:
         from . import phantom
 
+        log.info("no --data: synthetic films are used; nothing here is a real patient")
         settings["data"] = phantom.ensure(**PHANTOM_FILMS)
-    dataset, skipped = _read(args, settings)
-    tree = hierarchy.named(settings["tree"], dataset.labels)
-    from . import work  # from here on Keras is needed
+    dataset = datasets.read(settings["data"], recipe.reader, labels=settings["labels"], views=recipe.views,
+                            limit=settings["limit"], seed=recipe.seed)
+    dataset, bad = datasets.require_films(dataset, skip_bad=args.skip_bad)
+    if args.skip_bad:
+        from . import sources
 
-    work.work(args, settings, recipe, dataset, tree, out, skipped)
+        dataset, unreadable = sources.readable(dataset)
+        bad += unreadable
+    if bad:
+        sources.write_bad(bad, out / "skipped.csv")
+    for split in ("train", "valid"):
+        part = dataset.split(split)
+        if not len(part):
+            raise InputError(f"{settings['data']}: no {split} film is left")
+        log.info("%s: %s films of %s patients (%s)", split, f"{len(part):,}", f"{part.films['patient'].nunique():,}",
+                 settings["data"])
+    return dataset
+
+
+def _set_up_keras(args: argparse.Namespace, recipe: recipes.Recipe) -> None:
+    import keras
+
+    keras.utils.set_random_seed(recipe.seed)
+    keras.config.set_dtype_policy(recipe.precision)
+    if args.deterministic and keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        tf.config.experimental.enable_op_determinism()
+
+
+def _source(args, recipe, dataset, out, native):
+    from . import sources
+
+    cache = args.cache or ("auto" if recipe.cache else None)
+    if cache is None:
+        return sources.from_files(dataset, recipe, out, native)
+    return sources.from_cache(dataset, recipe, out, native, out.parent / "crops" if cache == "auto" else Path(cache))
+
+
+def _selftrained(args, recipe, train):
+    if not recipe.policy.startswith("u-selftrained"):
+        return None
+    if not args.selftrained:
+        raise InputError("--policy u-selftrained needs --selftrained CSV, a finished run's predictions of the training "
+                         "films (python -m chexpert_hier.predict .../train.csv --model RUN --out CSV)")
+    return datasets.read_predictions(args.selftrained, train.keys, train.labels)
+
+
+def _facts(settings: dict, source) -> dict:
+    """What recipe.json says: all that later commands need to know of this run."""
+    recipe, dataset = settings["recipe"], source.dataset
+    counts = {split: {"films": len(part), "studies": int(part.films[["patient", "study"]].drop_duplicates().shape[0]),
+                      "patients": int(part.films["patient"].nunique())}
+              for split in datasets.SPLITS for part in [dataset.split(split)]}
+    return {
+        "recipe": recipe.to_json(), "outputs": list(dataset.labels), "labels": settings["labels"],
+        "tree": settings["tree"], "limit": settings["limit"],
+        "normalisation": [list(source.normalisation.mean), list(source.normalisation.std)],
+        "data": {"root": str(settings["data"]), "name": dataset.name, "fingerprint": dataset.fingerprint,
+                 "counts": counts},
+        "versions": {"python": platform.python_version(), "chexpert_hier": __version__,
+                     **{name: importlib.metadata.version(name) for name in
+                        ("keras", "numpy", "pandas", "scikit-learn")}},
+        "command": sys.argv[1:], "started": datetime.datetime.now().isoformat(timespec="seconds"),
+    }
+
+
+def _predict(recipe, tree, network, valid, out: Path) -> pd.DataFrame:
+    """The validation films' probabilities: before the chain rule in conditional.csv, after it in predictions.csv."""
+    from . import training
+
+    conditional = training.outputs_of(network, valid)
+    final = hierarchy.chain_rule(conditional, tree) if recipe.chain else conditional
+    tables = {}
+    for name, values in (("conditional", conditional), ("predictions", final)):
+        tables[name] = pd.DataFrame(values, columns=list(valid.labels))
+        tables[name].insert(0, "Path", valid.dataset.films["path"])
+        write_text(out / f"{name}.csv", tables[name].to_csv(index=False, float_format="%.9g"))
+    truth = valid.dataset.films[["path", "sex", "age", "projection", *valid.labels]].rename(
+        columns={"path": "Path", "sex": "Sex", "age": "Age", "projection": "AP/PA"})
+    write_text(out / "truth.csv", truth.to_csv(index=False))
+    return tables["predictions"]
+
+
+def _evaluate(recipe, tree, valid, answers: pd.DataFrame, out: Path) -> None:
+    from . import evaluate
+
+    truth = pd.read_csv(out / "truth.csv")
+    patients = valid.dataset.films["patient"].tolist()
+    unit = "film"
+    result = evaluate.evaluate(answers, truth, valid.labels, patients=patients, unit=unit, rule=recipe.study_score,
+                               seed=recipe.seed, truth_blank=recipe.blank, tree=tree, name=recipe.name)
+    evaluate.write(result, out)
+    print(table(result.table))
+
+
+def table(rows: pd.DataFrame) -> str:
+    """The AUROCs with their 95 % intervals as lines of text."""
+    lines = [f"{'':<28}{'AUROC':>7}  {'95 % interval':<16}{'positives':>10}{'negatives':>11}"]
+    for row in rows.itertuples():
+        interval = f"{row.auroc_low:.3f} to {row.auroc_high:.3f}"
+        counts = "" if pd.isna(row.positives) else f"{row.positives:>10.0f}{row.negatives:>11.0f}"
+        lines.append(f"{row.label:<28}{row.auroc:>7.3f}  {interval:<16}{counts}")
+    return "\n".join(lines)
+
+
+def _export(out: Path, valid, answers: pd.DataFrame) -> None:
+    import keras
+
+    if keras.backend.backend() != "tensorflow":
+        log.info("the SavedModel is left out: it needs the TensorFlow backend, this is %s", keras.backend.backend())
+        return
+    from . import export, predict
+
+    log.info("export: %s", out / "saved_model")
+    export.export([predict.open_run(out)], out / "saved_model")
+    films = range(0, len(valid), max(1, len(valid) // CHECKED_FILMS))
+    worst = export.check(out / "saved_model", [valid.dataset.files[k] for k in films],
+                         answers[list(valid.labels)].to_numpy()[list(films)])
+    log.info("reloaded in TensorFlow: %d films give the run's own probabilities (largest difference %.1g)", len(films),
+             worst)
 
 
 if __name__ == "__main__":

@@ -11,20 +11,20 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import keras
 import numpy as np
 
-from . import hierarchy, labels, losses
+from . import hierarchy, images, labels, losses
 from .commands import Bar
-from .errors import InputError
+from .errors import InputError, one_of
 from .evaluate import auroc
 from .files import write_text, written_whole
 from .model import feature_model, freeze_all_but_head, head_model, reset_head, unfreeze
 from .recipes import Recipe, Stage
+from .sources import Films
 
 log = logging.getLogger("chexpert_hier.training")
 
@@ -107,27 +107,6 @@ class _Shown(keras.callbacks.Callback):
         count = min(self.batch_size, self.left)
         self.left -= count
         self.bar.add(count)
-
-
-@dataclass
-class Films:
-    """Films as training sees them: raw labels in memory, pixels on demand.
-
-    Attributes:
-        raw: float (n, labels), 1, 0, -1 or NaN.
-        keys: str (n,), names of the films.
-        labels: names of the columns.
-        batches: (rows, targets or None, batch_size, augment, draw) -> batches of inputs (and targets) in the order of
-            `rows`, for keras' fit and predict; `draw` seeds the augmentation.
-    """
-
-    raw: np.ndarray
-    keys: np.ndarray
-    labels: tuple[str, ...]
-    batches: Callable
-
-    def __len__(self) -> int:
-        return len(self.keys)
 
 
 @dataclass
@@ -245,7 +224,7 @@ def _train_stage(recipe, tree, model, films, valid, folder, number, state, selft
     log.info("%s: %s films, %s, %s", stage.name, f"{len(rows):,}",
              "final Dense layer only" if stage.layers == "head" else "all layers", stage.loss)
     valid_targets = _hard(recipe, valid)
-    loss = losses.build(stage.loss, targets=targets, tree=tree)
+    loss = stage_loss(stage.loss, targets, tree)
     on_features = stage.layers == "head" and not recipe.augment
     if on_features:  # the frozen part gives the same features in every epoch: compute them once
         trained, inputs, valid_inputs = _head_on_features(model, films, valid, rows, stage)
@@ -274,7 +253,9 @@ def _train_stage(recipe, tree, model, films, valid, folder, number, state, selft
         else:
             draw = (recipe.seed, number, epoch)
             batches = films.batches(rows[order], targets[order], stage.batch_size, recipe.augment, draw)
-            history = trained.fit(batches, verbose=0, initial_epoch=epoch, epochs=epoch + 1, callbacks=callbacks)
+            with images.film_errors():
+                history = trained.fit(batches, shuffle=False, verbose=0, initial_epoch=epoch, epochs=epoch + 1,
+                                      callbacks=callbacks)
             outputs = outputs_of(trained, valid, stage.batch_size)
         bar.close()
         row = {"stage": stage.name, "epoch": epoch + 1, "learning_rate": float(trained.optimizer.learning_rate),
@@ -292,9 +273,34 @@ def _train_stage(recipe, tree, model, films, valid, folder, number, state, selft
                 row["loss"], row["valid_loss"], row["valid_auroc"], row["learning_rate"])
 
 
+def stage_loss(name: str, targets: np.ndarray, tree: hierarchy.Tree) -> losses.MaskedLoss:
+    """The loss a stage names, with the numbers that it takes from the training targets or from the tree.
+
+    Args:
+        name: a row of losses.LOSSES.
+        targets: float (n, labels) or (n, labels, 3), the stage's own, NaN where a cell does not count.
+        tree: the hierarchy of the labels.
+
+    Raises:
+        InputError: there is no such loss.
+    """
+    one_of("loss", name, losses.LOSSES)
+    settings = {}
+    if name == "weighted_bce":
+        settings = dict(zip(("positive", "negative"), losses.class_weights(targets)))
+    elif name == "three_class":
+        settings = {"weights": losses.three_class_weights(targets)}
+    elif name == "product_bce":
+        settings = {"ancestors": tree.ancestors}
+    elif name.startswith("hbce"):
+        settings = {"edges": losses.edges_of(tree.parents_matrix)}
+    return losses.LOSSES[name](**settings)
+
+
 def outputs_of(model: keras.Model, films: Films, batch_size: int = 32) -> np.ndarray:
     """The network's outputs for all films in their own order, before any chain rule: float32 (n, ...)."""
-    return model.predict(films.batches(np.arange(len(films)), None, batch_size, (), None), verbose=0)
+    with images.film_errors():
+        return model.predict(films.batches(np.arange(len(films)), batch_size=batch_size), verbose=0)
 
 
 def _hard(recipe: Recipe, films: Films) -> np.ndarray:
@@ -317,7 +323,8 @@ def _head_on_features(model, films, valid, rows, stage):
     bar = Bar(f"{stage.name} features", len(rows) + len(valid))
     parts = []
     for chosen, source in ((rows, films), (np.arange(len(valid)), valid)):
-        values = features.predict(source.batches(chosen, None, stage.batch_size, (), None), verbose=0)
+        with images.film_errors():
+            values = features.predict(source.batches(chosen, batch_size=stage.batch_size), verbose=0)
         bar.add(len(chosen))
         parts.append(values.astype(np.float32))
     bar.close()

@@ -1,0 +1,209 @@
+"""Where a run's films come from: their files, decoded in every epoch, or crops that `prepare` keeps.
+
+Joins a data set, the way its films become crops, and the normalisation, and hands batches to Keras on any backend.
+"""
+
+import logging
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from . import commands, images
+from .datasets import BadFilm, Dataset
+from .errors import InputError
+from .films import read_film
+from .images import Normalisation
+from .recipes import Recipe
+from .template import Cropper, learn_template, read_template, write_template
+
+log = logging.getLogger("chexpert_hier.sources")
+
+
+@dataclass(frozen=True)
+class Films:
+    """Films as training sees them: raw labels in memory, pixels on demand.
+
+    Attributes:
+        dataset: what is known of the films.
+        pixels: places -> uint8 (n, c, c) crops; an images.FilmSource or images.CropSource in the data set's order.
+        normalisation: how crops become inputs.
+        image_size: side of the inputs in pixels.
+    """
+
+    dataset: Dataset
+    pixels: images.FilmSource | images.CropSource
+    normalisation: Normalisation
+    image_size: int
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    @property
+    def raw(self) -> np.ndarray:
+        """float32 (n, labels): 1, 0, -1 or NaN (blank)."""
+        return self.dataset.raw
+
+    @property
+    def keys(self) -> np.ndarray:
+        """str (n,), the films' names."""
+        return self.dataset.keys
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the columns of `raw`."""
+        return self.dataset.labels
+
+    def batches(self, rows: np.ndarray, targets: np.ndarray | None = None, batch_size: int = 32,
+                augment: Sequence[str] = (), draw: tuple[int, ...] = (0, 0)):
+        """Batches of inputs, or of (inputs, targets), in the order of `rows`, for keras' fit (shuffle=False), predict.
+
+        Args:
+            rows: int (n,), places in the data set.
+            targets: float32 (n, ...) in the order of `rows`.
+            batch_size: films in a batch; the last one may be smaller.
+            augment: names of augmentations.
+            draw: whole numbers that the augmentations depend on, with the films' names.
+        """
+        import keras
+
+        batches = images.Batches(self.pixels, np.asarray(rows), batch_size, self.normalisation, self.image_size,
+                                 targets, augment=augment, keys=self.dataset.keys, draw=draw)
+        return images.stream(batches) if keras.backend.backend() == "tensorflow" else images.crop_batches(batches)
+
+
+@dataclass(frozen=True)
+class Source:
+    """All films of a run; `films(split)` hands them out.
+
+    Attributes:
+        dataset: all splits.
+        croppers: view ("Frontal", "Lateral") -> how its films become crops.
+        normalisation: how crops become inputs.
+        image_size: side of the inputs in pixels.
+        crops: the prepared crops in the data set's order, or None when films are decoded from their files.
+    """
+
+    dataset: Dataset
+    croppers: dict[str, Cropper]
+    normalisation: Normalisation
+    image_size: int
+    crops: images.CropSource | None = None
+
+    def films(self, split: str) -> Films:
+        """The films of "train", "valid" or "test"."""
+        places = np.flatnonzero(self.dataset.films["split"].to_numpy() == split)
+        part = self.dataset.select(places)
+        if self.crops is not None:
+            at = places if self.crops.at is None else self.crops.at[places]
+            pixels = images.CropSource(self.crops.crops, at)
+        else:
+            views = list(self.croppers)
+            pixels = images.FilmSource(part.files, list(self.croppers.values()), row_names(part),
+                                       [views.index(view) if len(views) > 1 else 0 for view in part.films["view"]])
+        return Films(part, pixels, self.normalisation, self.image_size)
+
+
+def row_names(dataset: Dataset) -> list[str]:
+    """What errors call the films: table, row and path."""
+    return [f"{table}, row {row}: {path}" for table, row, path in
+            dataset.films[["table", "row", "path"]].itertuples(index=False)]
+
+
+def readable(dataset: Dataset) -> tuple[Dataset, list[BadFilm]]:
+    """Open every film once; give the data set without those that cannot be read, and these.
+
+    Raises:
+        InputError: none is left.
+    """
+    def fault(film) -> str:
+        try:
+            read_film(*film)
+        except InputError as error:
+            return str(error)
+        return ""
+
+    with ThreadPoolExecutor() as pool:
+        named = list(zip(dataset.files, dataset.films["path"]))
+        faults = list(commands.progress(pool.map(fault, named), "opening films", len(named)))
+    bad = [BadFilm(path, table, int(row), reason) for reason, path, table, row in zip(
+        faults, *(dataset.films[name] for name in ("path", "table", "row"))) if reason]
+    if len(bad) == len(dataset):
+        raise InputError(f"{dataset.root}: none of {len(dataset)} films can be read; the first: {bad[0].reason}")
+    return dataset.select(np.array([not reason for reason in faults])), bad
+
+
+def template_file(view: str) -> str:
+    """The file that holds a view's template, in a run folder."""
+    return "template.png" if view == "Frontal" else "template_lateral.png"
+
+
+def views_of(recipe: Recipe) -> tuple[str, ...]:
+    """The views that a recipe trains on, as the view column has them."""
+    return ("Frontal", "Lateral") if recipe.views == "both" else (recipe.views.capitalize(),)
+
+
+def croppers_in(folder: Path, recipe: Recipe) -> dict[str, Cropper]:
+    """How a run's films become crops, per view, from the templates in its folder."""
+    templates = {view: read_template(folder / template_file(view)) if recipe.crop == "template" else None
+                 for view in views_of(recipe)}
+    return {view: Cropper(recipe.crop, template, recipe.rescaled_size, recipe.crop_size, recipe.resize)
+            for view, template in templates.items()}
+
+
+def learn_croppers(dataset: Dataset, recipe: Recipe, folder: Path) -> dict[str, Cropper]:
+    """Learn each view's template from training films drawn by seed, and keep it in `folder`; those there are reused.
+
+    Source: Pham et al. 2019, section 4.2; which films is not stated (ledger P2).
+    """
+    if recipe.crop == "template":
+        train = dataset.split("train")
+        for number, view in enumerate(views_of(recipe)):
+            if (folder / template_file(view)).exists():
+                continue
+            places = np.flatnonzero(train.films["view"].to_numpy() == view)
+            if not len(places):
+                raise InputError(f"{dataset.root}: no {view.lower()} training film to learn the template from; use "
+                                 "--set crop=centre or other --views")
+            chosen = np.random.default_rng([recipe.seed, number]).permutation(places)[:recipe.template_films]
+            films = _rescaled(train.select(np.sort(chosen)), recipe)
+            write_template(folder / template_file(view), learn_template(films, recipe.crop_size))
+    return croppers_in(folder, recipe)
+
+
+def _rescaled(films: Dataset, recipe: Recipe):
+    cropper = Cropper("centre", None, recipe.rescaled_size, recipe.crop_size, recipe.resize)
+    with ThreadPoolExecutor() as pool:
+        named = zip(films.files, row_names(films))
+        yield from commands.progress(pool.map(lambda film: cropper.rescale(read_film(*film)), named), "template",
+                                     len(films))
+
+
+def from_files(dataset: Dataset, recipe: Recipe, folder: Path, native: str) -> Source:
+    """Films decoded whenever they are needed.
+
+    Args:
+        dataset: all splits.
+        recipe: crop, sizes and normalisation.
+        folder: the run folder, for the templates.
+        native: the backbone's own normalisation, for `normalise="native"`.
+
+    Raises:
+        InputError: `normalise="dataset"` needs the statistics that only `prepare` counts.
+    """
+    if recipe.normalise == "dataset":
+        raise InputError("--normalise dataset: the pixel statistics are counted by prepare; add --cache")
+    croppers = learn_croppers(dataset, recipe, folder)
+    return Source(dataset, croppers, Normalisation.named(recipe.normalise, native), recipe.image_size)
+
+
+def write_bad(bad: Sequence[BadFilm], path: Path) -> None:
+    """List films that were left out: path, table, row, reason."""
+    import pandas as pd
+
+    from .files import write_text
+
+    write_text(path, pd.DataFrame(bad, columns=BadFilm._fields).to_csv(index=False))
+    log.warning("%d films left out, listed in %s", len(bad), path)

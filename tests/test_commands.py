@@ -1,0 +1,72 @@
+"""Every command answers --help and mistakes without TensorFlow or Keras, in one line, with its exit code."""
+
+import logging
+import subprocess
+import sys
+
+import pytest
+
+from chexpert_hier import commands
+from chexpert_hier.errors import InputError
+
+COMMANDS = ("run", "prepare", "predict", "evaluate", "heatmaps", "export", "phantom", "datasets")
+BLOCK = ("import sys, runpy\n"
+         "class Block:\n"
+         "    def find_spec(self, name, path=None, target=None):\n"
+         "        if name.split('.')[0] in ('tensorflow', 'keras'): raise ImportError(name + ' is blocked')\n"
+         "sys.meta_path.insert(0, Block())\n"
+         "name, *sys.argv[1:] = sys.argv[1:]\n"
+         "runpy.run_module('chexpert_hier.' + name, run_name='__main__')\n")
+
+
+def without_keras(command: str, *arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, "-c", BLOCK, command, *arguments], capture_output=True, text=True, timeout=120)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_answers_without_keras(command):
+    answer = without_keras(command, "--help")
+    assert answer.returncode == 0, answer.stderr
+    assert "usage:" in answer.stdout
+
+
+@pytest.mark.parametrize(("arguments", "hint"), [
+    (("--arch", "resnet50"), "densenet121"), (("--policy", "u-maybe"), "u-ones"), (("--recipe", "none"), "pham2019"),
+    (("--ct-rows", "some"), "union"), (("--data", "no/such/folder"), "no such folder"), (("--set", "epochs=3"), "image_size"),
+    (("--resume",), "--out"), (("--limit", "0"), "1 or more"), (("--seed", "x"), "invalid int")])
+def test_a_mistake_in_run_is_one_line_and_exit_code_2(arguments, hint, tmp_path):
+    answer = without_keras("run", *arguments, *(() if "--resume" in arguments else ("--out", str(tmp_path / "out"))))
+    assert answer.returncode == 2
+    assert hint in answer.stderr and "Traceback" not in answer.stderr
+    assert not (tmp_path / "out" / "recipe.json").exists()
+
+
+def test_a_folder_that_is_no_run_is_not_written_into(tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    answer = without_keras("run", "--out", str(tmp_path))
+    assert answer.returncode == 2 and "not empty" in answer.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+@pytest.mark.parametrize(("error", "code"), [(InputError("row 3"), 2), (KeyboardInterrupt(), 130),
+                                             (OSError(28, "No space left on device"), 2)])
+def test_what_a_user_can_mend_is_one_line(error, code, capsys):
+    def main(argv):
+        raise error
+
+    assert commands.answer(main) == code
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+
+def test_a_bug_keeps_its_traceback():
+    def main(argv):
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        commands.answer(main)
+
+
+def test_progress_passes_everything_on_and_says_rate_and_unit(capsys):
+    logging.getLogger("chexpert_hier").setLevel(logging.INFO)
+    assert list(commands.progress([1, 2, 3], "decode")) == [1, 2, 3]
+    assert "decode: 3/3 films" in capsys.readouterr().err

@@ -1,0 +1,71 @@
+"""Files appear whole or not at all; a lock goes with its process."""
+
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from chexpert_hier import files
+from chexpert_hier.errors import InputError
+
+
+def test_a_file_appears_only_when_it_is_whole(tmp_path):
+    with files.written_whole(tmp_path / "a.csv") as beside:
+        beside.write_text("half")
+        assert not (tmp_path / "a.csv").exists()
+    assert (tmp_path / "a.csv").read_text() == "half"
+    assert [path.name for path in tmp_path.iterdir()] == ["a.csv"]
+
+
+def test_a_failure_leaves_the_old_file_and_no_other(tmp_path):
+    files.write_text(tmp_path / "a.csv", "old")
+    with pytest.raises(RuntimeError), files.written_whole(tmp_path / "a.csv") as beside:
+        beside.write_text("new")
+        raise RuntimeError
+    assert (tmp_path / "a.csv").read_text() == "old"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_folder_is_replaced_as_a_whole(tmp_path):
+    for text in ("old", "new"):
+        with files.written_whole(tmp_path / "model") as beside:
+            (beside / "inner").mkdir(parents=True)
+            (beside / "inner" / text).write_text(text)
+    assert [path.name for path in (tmp_path / "model" / "inner").iterdir()] == ["new"]
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_full_disk_is_one_line(tmp_path):
+    with pytest.raises(InputError, match="disk is full"), files.written_whole(tmp_path / "a") as beside:
+        beside.write_text("half")
+        raise OSError(28, "No space left on device")
+    assert not list(tmp_path.iterdir())
+
+
+def test_leftovers_of_a_killed_process_are_removed(tmp_path):
+    (tmp_path / ".model.1234abcd.part.keras").write_text("half")
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / ".x.1234abcd.part").mkdir()
+    (tmp_path / "model.keras").write_text("whole")
+    files.remove_leftovers(tmp_path)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["deep", "model.keras"]
+
+
+def test_a_living_process_holds_its_folder_and_a_dead_one_does_not(tmp_path):
+    code = (f"from chexpert_hier import files\nimport time\nwith files.locked({str(tmp_path)!r}):\n"
+            "    print('held', flush=True)\n    time.sleep(60)")
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    timer = threading.Timer(30, process.kill)
+    timer.start()
+    try:
+        assert process.stdout.readline() == "held\n"
+        with pytest.raises(InputError, match="another process"), files.locked(tmp_path):
+            pass
+    finally:
+        timer.cancel()
+        process.kill()
+        process.wait()
+        process.stdout.close()
+    with files.locked(tmp_path):
+        pass
