@@ -29,7 +29,7 @@ class FilmError(InputError):
 
 
 class Header(NamedTuple):
-    """What a film's header says: kind ("JPEG" or "PNG"), pixels, channels, bits a channel, EXIF orientation (1 to 8)."""
+    """What a film's header says: kind ("JPEG", "PNG"), pixels, channels, bits a channel, EXIF orientation (1 to 8)."""
 
     kind: str
     height: int
@@ -182,7 +182,7 @@ def _png_header(data: bytes) -> Header:
         if len(data) < end + 4:
             raise FilmError("cut off: the PNG ends before the picture does; copy the file again")
         if zlib.crc32(memoryview(data)[place + 4:end]) != int.from_bytes(data[end:end + 4], "big"):
-            raise FilmError(f"damaged: the checksum of the PNG's {mark.decode('latin-1')!r} chunk is wrong; copy it again")
+            raise FilmError("damaged: a checksum inside the PNG is wrong; copy the file again")
         if mark == b"eXIf":
             exif = data[place + 8:end]
         place = end + 4
@@ -242,7 +242,8 @@ def _graph_jpeg(data):
         # The integer transform is the one that OpenCV's decoder uses: the same pixels, bit for bit.
         grey = tf.io.decode_jpeg(data, channels=1, dct_method="INTEGER_ACCURATE")[..., 0]
     code = _graph_orientation(tf.cast(tf.io.decode_raw(tf.strings.substr(data, 0, 65536), tf.uint8), tf.int32))
-    for codes, turn in ((TRANSPOSE, tf.transpose), (FLIP_ROWS, lambda x: x[::-1]), (FLIP_COLUMNS, lambda x: x[:, ::-1])):
+    flips = (FLIP_ROWS, lambda x: x[::-1]), (FLIP_COLUMNS, lambda x: x[:, ::-1])
+    for codes, turn in ((TRANSPOSE, tf.transpose), *flips):
         grey = tf.cond(tf.reduce_any(code == codes), lambda g=grey, t=turn: t(g), lambda g=grey: g)
     return _graph_check_content(grey)
 
@@ -265,8 +266,9 @@ def _graph_check_size(height, width) -> list:
     import tensorflow as tf
 
     height, width = tf.cast(height, tf.int64), tf.cast(width, tf.int64)
-    return [tf.debugging.Assert(tf.minimum(height, width) >= MIN_SIDE, ["film too small, height and width:", height, width]),
-            tf.debugging.Assert(height * width <= MOST_PIXELS, ["film too large, height and width:", height, width])]
+    small, large = tf.minimum(height, width) < MIN_SIDE, height * width > MOST_PIXELS
+    return [tf.debugging.Assert(~small, ["film too small, height and width:", height, width]),
+            tf.debugging.Assert(~large, ["film too large, height and width:", height, width])]
 
 
 def _graph_check_content(grey):
@@ -296,8 +298,12 @@ def _graph_orientation(head):
     def read():
         directory = tf.clip_by_value(start + number(start + 4, 4), 0, count)
         entries = tf.clip_by_value((count - directory - 2) // 12, 0, number(directory, 2))
-        return tf.foldr(lambda code, k: tf.where(
-            number(directory + 2 + 12 * k, 2) == 0x0112, number(directory + 10 + 12 * k, 2), code), tf.range(entries), 1)
+
+        def look(code, k):
+            entry = directory + 2 + 12 * k
+            return tf.where(number(entry, 2) == 0x0112, number(entry + 8, 2), code)
+
+        return tf.foldr(look, tf.range(entries), 1)  # from the last, so that the first one wins, as in `_orientation`
 
     code = tf.cond(start + 8 <= count, read, lambda: tf.constant(1))
     return tf.where((code >= 1) & (code <= 8), code, 1)

@@ -9,10 +9,13 @@ decide in exact integers, the rounding of a rescaled pixel as well as the best p
 """
 
 import hashlib
+import os
+import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import gcd
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -20,6 +23,7 @@ import cv2
 import numpy as np
 
 from .errors import InputError, one_of
+from .files import written_whole
 
 MODES = ("template", "centre", "none")
 RESIZES = ("auto", "bilinear", "area")
@@ -72,11 +76,26 @@ def rescale(grey: np.ndarray, size: int = 256, resize: str = "auto") -> np.ndarr
     area = max(height, width) > 2 * size if resize == "auto" else resize == "area"
     if area and min(height, width) < size:  # OpenCV's area form cannot enlarge
         return _rescale_exactly(grey, size, True, _numpy()).astype(np.uint8)
-    value = cv2.resize(grey.astype(np.float32), (size, size), interpolation=cv2.INTER_AREA if area else cv2.INTER_LINEAR)
+    method = cv2.INTER_AREA if area else cv2.INTER_LINEAR
+    pixels = _scratch("film", height * width, np.float32).reshape(height, width)
+    np.copyto(pixels, grey)
+    value = _scratch("rescaled", size * size, np.float32).reshape(size, size)
+    cv2.resize(pixels, (size, size), value, interpolation=method)
     rounded = cv2.convertScaleAbs(value)  # to the nearest, half to even
     if not _exact_in_float32(height, width, size, area):
         _settle_ties(rounded, value, grey, area)
     return rounded
+
+
+_held = threading.local()
+
+
+def _scratch(name: str, count: int, dtype) -> np.ndarray:
+    """This thread's own array (count,), kept between films: new memory costs more here than the arithmetic."""
+    held = vars(_held)
+    if name not in held or held[name].size < count:
+        held[name] = np.empty(count, dtype)
+    return held[name][:count]
 
 
 def _exact_in_float32(height: int, width: int, size: int, area: bool) -> bool:
@@ -189,6 +208,26 @@ def _half_to_even(total, denominator, ops: SimpleNamespace):
 
 # ---------------------------------------------------------------------------------------------------- the template
 
+def read_template(path: str | os.PathLike) -> np.ndarray:
+    """Read a template that `write_template` wrote: uint8 (size, size).
+
+    Raises:
+        InputError: it is missing or no square 8-bit grey PNG.
+    """
+    data = Path(path).read_bytes() if Path(path).is_file() else b""
+    template = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
+    if template is None or template.dtype != np.uint8 or template.ndim != 2 or len(set(template.shape)) != 1:
+        raise InputError(f"{path}: expected the template, a square 8-bit grey PNG; received "
+                         f"{'nothing' if not data else 'something else'}. Is this a finished run or cache?")
+    return template
+
+
+def write_template(path: str | os.PathLike, template: np.ndarray) -> None:
+    """Write a template, uint8 (size, size), as PNG, whole or not at all."""
+    with written_whole(path) as beside:
+        beside.write_bytes(cv2.imencode(".png", template)[1].tobytes())
+
+
 def learn_template(films: Iterable[np.ndarray], size: int = 224) -> np.ndarray:
     """The mean chest: the pixelwise mean of the films' centre crops, rounded to the nearest level.
 
@@ -259,7 +298,7 @@ class Cropper:
         return self.rescaled - self.size + 1
 
     @property
-    def fingerprint(self) -> str:
+    def identity(self) -> str:
         """sha256 in hex over everything that decides the crops."""
         parts = [self.mode, self.rescaled, self.size, self.resize]
         pixels = np.asarray(self.template).tobytes() if self.mode == "template" else b""
@@ -298,46 +337,67 @@ class Cropper:
         return self.template.astype(np.float64).ravel()
 
     @cached_property
+    def _weights_sum(self) -> float:
+        return float(self._weights.sum())
+
+    @cached_property
     def _template_energy(self) -> float:
         """size^4 times the template's variance: an integer below 2^53."""
-        return float(self.size ** 2 * (self._weights @ self._weights) - self._weights.sum() ** 2)
+        return float(self.size ** 2 * (self._weights @ self._weights) - self._weights_sum ** 2)
 
     def find(self, film: np.ndarray) -> tuple[int, int, float]:
         """The best place in one rescaled film, uint8 (rescaled, rescaled): row, column, score.
 
-        One transform of the film, the template's own being at hand, and back only for the rows where the template
-        fits. Places within `NEAR_BEST` of the best are scored again in integers; ties go to the first in row order.
+        One Fourier transform of the film and one back, the template's own being at hand. Places within `NEAR_BEST` of
+        the best are scored again in integers; ties go to the first in row order.
         """
-        places, size = self.places, self.size
-        sums, squares = (_window_sums(table, size) for table in cv2.integral2(film, sdepth=cv2.CV_32S, sqdepth=cv2.CV_64F))
+        places, size, side = self.places, self.size, self.rescaled
+        sums, squares = self._window_sums(film)
         energy = size ** 2 * squares - np.square(sums, dtype=np.float64)  # size^4 times each window's variance, exact
-        flattest = energy.min()
-        if float(cv2.meanStdDev(film)[1][0, 0]) ** 2 * self.rescaled ** 2 * size ** 2 > CONTRAST_RANGE * flattest:
+        whole = (side * size * cv2.meanStdDev(film)[1][0, 0]) ** 2  # the whole film's, in the same unit
+        if whole >= CONTRAST_RANGE * energy.min():
             return self._find_exactly(film, sums, energy)
-        product = cv2.mulSpectrums(cv2.dft(np.subtract(film, 128, dtype=np.float32)), self._spectrum, 0, conjB=True)
-        cross = cv2.dft(product, flags=cv2.DFT_INVERSE | cv2.DFT_SCALE | cv2.DFT_REAL_OUTPUT, nonzeroRows=places)
-        score = cross[:places, :places] / np.sqrt(energy)
+        one, two = (_scratch(name, side * side, np.float32).reshape(side, side) for name in ("one", "two"))
+        np.subtract(film, np.float32(128), out=one, dtype=np.float32)  # small numbers, small rounding errors
+        cv2.dft(one, two)
+        cv2.mulSpectrums(two, self._spectrum, 0, one, conjB=True)
+        # Asked for the needed rows only, OpenCV leaves its fast path and takes twice as long.
+        cross = cv2.dft(one, two, cv2.DFT_INVERSE | cv2.DFT_SCALE | cv2.DFT_REAL_OUTPUT)[:places, :places]
+        score = cross / np.sqrt(energy)
         scale = size ** 2 / self._template_energy ** 0.5
         near = np.flatnonzero(score >= score.max() - NEAR_BEST / scale)  # row order
-        exact = np.array([self._exact_score(film, *divmod(int(place), places), sums, energy) for place in near])
-        best = int(exact.argmax())
-        return *divmod(int(near[best]), places), exact[best]
+        exact = [self._exact_score(film, *divmod(int(place), places), sums, energy) for place in near]
+        best = int(np.argmax(exact))
+        return *divmod(int(near[best]), places), float(exact[best])
+
+    def _window_sums(self, film: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Sums of values (int32) and of squares (float64, exact) over all windows, from integral images."""
+        side, size = self.rescaled + 1, self.size
+        sums = _scratch("sums", side * side, np.int32).reshape(side, side)
+        squares = _scratch("squares", side * side, np.float64).reshape(side, side)
+        cv2.integral2(film, sums, squares, cv2.CV_32S, cv2.CV_64F)
+        return tuple(table[size:, size:] - table[:-size, size:] - table[size:, :-size] + table[:-size, :-size]
+                     for table in (sums, squares))
 
     def _exact_score(self, film, row: int, column: int, sums: np.ndarray, energy: np.ndarray) -> float:
-        window = film[row:row + self.size, column:column + self.size].astype(np.float64).ravel()
-        product = self.size ** 2 * (window @ self._weights) - float(sums[row, column]) * self._weights.sum()
+        window = _scratch("window", self.size ** 2, np.float64)
+        np.copyto(window.reshape(self.size, self.size), film[row:row + self.size, column:column + self.size])
+        # einsum stays in this thread; BLAS would wake others for a sum this small.
+        match = np.einsum("i,i->", window, self._weights)
+        product = self.size ** 2 * match - float(sums[row, column]) * self._weights_sum
         return product / np.sqrt(energy[row, column]) / np.sqrt(self._template_energy)
 
     def _find_exactly(self, film: np.ndarray, sums: np.ndarray, energy: np.ndarray) -> tuple[int, int, float]:
         """As `find`, for films with almost flat windows, where single precision could mislead: integers everywhere."""
         shape, places = (self.rescaled, self.rescaled), self.places
-        spectrum = np.fft.rfft2(film.astype(np.float64)) * np.conj(np.fft.rfft2(self.template.astype(np.float64), shape))
+        template = np.fft.rfft2(self.template.astype(np.float64), shape)
+        spectrum = np.fft.rfft2(film.astype(np.float64)) * np.conj(template)
         cross = np.rint(np.fft.irfft2(spectrum, shape)[:places, :places])  # sums of products of bytes: integers
-        product = self.size ** 2 * cross - sums * self._weights.sum()
+        product = self.size ** 2 * cross - sums * self._weights_sum
         seen = np.where(energy > 0, energy, 1.0)
         score = np.where(energy > 0, product / np.sqrt(seen) / np.sqrt(self._template_energy), 0.0)
         best = int(score.argmax())
-        return *divmod(best, places), score.flat[best]
+        return *divmod(best, places), float(score.flat[best])
 
     # ------------------------------------------------------------------------------------------ TensorFlow form
 
@@ -349,24 +409,24 @@ class Cropper:
                 last side being known as 1.
 
         Returns:
-            tensors as `Crops` says; a single film is a batch of one.
+            tensors as `Crops` says; for a single film without their first side.
         """
         import tensorflow as tf
 
         if films.shape[-1] == 1:
             films = films[..., 0]
         if len(films.shape) == 2:
-            films = films[None]
-        rescaled = tf.map_fn(self._graph_rescale, films, fn_output_signature=tf.TensorSpec([self.rescaled] * 2, tf.int64))
-        middle = tf.fill([tf.shape(films)[0], 2], (self.places - 1) // 2)
+            return Crops(*(part[0] for part in self.graph(films[None])))
+        spec = tf.TensorSpec([self.rescaled] * 2, tf.int64)
+        rescaled = tf.map_fn(self._graph_rescale, films, fn_output_signature=spec)
+        count = tf.shape(films)[0]
         if self.mode == "template":
             places, scores = self._graph_find(rescaled)
         else:
-            places, scores = middle, tf.fill([tf.shape(films)[0]], np.float32(np.nan))
+            places, scores = tf.fill([count, 2], (self.places - 1) // 2), tf.fill([count], np.float32(np.nan))
         rows = places[:, :1] + tf.range(self.size)  # (n, size)
-        columns = places[:, 1:] + tf.range(self.size)
-        crops = tf.gather(tf.gather(rescaled, rows, batch_dims=1), columns[:, None, :] + tf.zeros_like(rows)[:, :, None],
-                          batch_dims=2)
+        columns = places[:, 1:] + tf.range(self.size)  # (n, size)
+        crops = tf.gather(tf.gather(rescaled, rows, batch_dims=1), columns, axis=2, batch_dims=1)
         return Crops(tf.cast(crops, tf.uint8), places, scores)
 
     def _graph_rescale(self, grey):
@@ -391,19 +451,14 @@ class Cropper:
         cross = tf.cast(tf.round(tf.signal.irfft2d(spectrum, [side, side])[:, :places, :places]), tf.int64)
         sums, squares = _graph_window_sums(films, size), _graph_window_sums(films * films, size)
         energy = tf.cast(size ** 2 * squares - sums * sums, tf.float64)
-        product = tf.cast(size ** 2 * cross - sums * int(self._weights.sum()), tf.float64)
+        product = tf.cast(size ** 2 * cross - sums * int(self._weights_sum), tf.float64)
         seen = tf.where(energy > 0, energy, tf.ones_like(energy))
-        score = tf.where(energy > 0, product / tf.sqrt(seen) / tf.sqrt(tf.constant(self._template_energy, tf.float64)), 0.0)
-        score = tf.reshape(score, [-1, places * places])
+        score = product / tf.sqrt(seen) / np.sqrt(self._template_energy)
+        score = tf.reshape(tf.where(energy > 0, score, tf.zeros_like(score)), [-1, places * places])
         top = tf.reduce_max(score, 1, keepdims=True)
         order = tf.where(score == top, tf.range(places * places), places * places)
         best = tf.reduce_min(order, 1)  # the first of equals, on every device
         return tf.stack([best // places, best % places], 1), tf.cast(top[:, 0], tf.float32)
-
-
-def _window_sums(table: np.ndarray, size: int) -> np.ndarray:
-    """Sums over all size x size windows from an integral image."""
-    return table[size:, size:] - table[:-size, size:] - table[size:, :-size] + table[:-size, :-size]
 
 
 def _graph_window_sums(films, size: int):
