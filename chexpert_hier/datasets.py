@@ -3,7 +3,9 @@
 Opens no film; `data_checks` does.
 """
 
+import argparse
 import hashlib
+import json
 import logging
 import os
 import stat
@@ -16,9 +18,10 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from . import chestxray14, mimic, readers
+from . import chestxray14, commands, mimic, readers
 from .errors import InputError, one_of
-from .labels import key, uniform_draws
+from .files import write_text
+from .labels import BLANKS, key, uniform_draws
 from .tables import Problems, read_table, require_columns
 
 LOG = logging.getLogger("chexpert_hier.datasets")
@@ -226,20 +229,25 @@ def require_films(dataset: Dataset, *, skip_bad: bool = False,
     Raises:
         InputError: the first film that is missing, empty or outside (not with `skip_bad`), or none is left.
     """
-    root = os.path.realpath(dataset.root)
-    files = dataset.films["file"].tolist()
-    outside = frozenset() if allow_outside else _links_outside(root, {os.path.dirname(file) for file in files})
-    reasons = [_fault(root, file, outside, allow_outside) for file in files]
+    reasons = film_faults(dataset, allow_outside)
     places = [place for place, reason in enumerate(reasons) if reason]
     bad = [BadFilm(path, table, int(row), reasons[place]) for place, (path, table, row) in zip(
         places, dataset.films.iloc[places][["path", "table", "row"]].itertuples(index=False))]
-    if bad and (not skip_bad or len(bad) == len(files)):
+    if bad and (not skip_bad or len(bad) == len(dataset)):
         first = bad[0]
         raise InputError(f"{first.table}, row {first.row}: {first.path} {first.reason} (under {dataset.root}); "
-                         f"{len(bad)} of {len(files)} films cannot be used. --skip-bad goes on without them")
-    good = np.ones(len(files), bool)
+                         f"{len(bad)} of {len(dataset)} films cannot be used. --skip-bad goes on without them")
+    good = np.ones(len(dataset), bool)
     good[places] = False
     return (dataset.select(good) if bad else dataset), bad
+
+
+def film_faults(dataset: Dataset, allow_outside: bool = False) -> list[str]:
+    """Why each film cannot be used, "" where it is there; see `require_films`."""
+    root = os.path.realpath(dataset.root)
+    files = dataset.films["file"].tolist()
+    outside = frozenset() if allow_outside else _links_outside(root, {os.path.dirname(file) for file in files})
+    return [_fault(root, file, outside, allow_outside) for file in files]
 
 
 def _fault(root: str, file: str, outside: frozenset[str], allow_outside: bool) -> str:
@@ -376,3 +384,49 @@ def _limited(films: pd.DataFrame, limit: int, seed: int) -> pd.DataFrame:
         fit = max(int(np.searchsorted(np.cumsum(counts[order]), limit, side="right")), 1)
         kept[places] = np.isin(patient, order[:fit])
     return films[kept]
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's arguments."""
+    result = argparse.ArgumentParser(prog="python -m chexpert_hier.datasets", description=(
+        "Check a data set before hours of work: tables, patients, splits and films. The header is row 1."))
+    result.add_argument("data", metavar="DIR", help="folder that holds train.csv")
+    result.add_argument("--reader", default="chexpert", choices=READERS)
+    result.add_argument("--labels", help="columns, separated by commas (reader csv)")
+    result.add_argument("--train-file", default="train.csv", help="e.g. train_visualCheXbert.csv")
+    result.add_argument("--split", default="auto", choices=("auto", "official", "seeded", "paper"))
+    result.add_argument("--seed", type=int, default=0, help="of a drawn split and of smoothed targets")
+    result.add_argument("--allow-outside", action="store_true", help="paths and links may leave the data folder")
+    result.add_argument("--tables-only", action="store_true", help="open no film (seconds for all of CheXpert)")
+    result.add_argument("--counts", action="store_true",
+                        help="instead: rows, cells and target means per policy and reading of conditional training")
+    result.add_argument("--tree", default=None, help="for --counts: a known tree or a JSON file {child: [parents]}")
+    result.add_argument("--blank", default="negative", choices=BLANKS, help="for --counts")
+    result.add_argument("--closure", action="store_true", help="for --counts: upward closure of the labels first")
+    result.add_argument("--strict", action="store_true", help="exit with 1 when there is an error in the report")
+    result.add_argument("--workers", type=int, default=os.cpu_count(), help="threads that open films")
+    result.add_argument("--out", help="write the report (.json) or the counts (.csv or .json) as well")
+    return result
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Check a data set, or count its targets; 0, or 1 with --strict and an error in the report."""
+    from . import data_checks
+
+    args = parser().parse_args(argv)
+    names = [name.strip() for name in args.labels.split(",")] if args.labels else None
+    options = {"reader": args.reader, "labels": names, "train_file": args.train_file, "split": args.split,
+               "seed": args.seed, "allow_outside": args.allow_outside}
+    if args.counts:
+        dataset = read(args.data, views="both", **options)
+        data_checks.print_counts(dataset, args.tree, args.blank, args.closure, args.seed, args.out)
+        return 0
+    report = data_checks.check(args.data, open_films=not args.tables_only, workers=args.workers, **options)
+    data_checks.print_report(report)
+    if args.out:
+        write_text(args.out, json.dumps(report, indent=1) + "\n")
+    return int(args.strict and any(entry["level"] == "error" for entry in report["problems"]))
+
+
+if __name__ == "__main__":
+    raise SystemExit(commands.answer(main))

@@ -26,7 +26,8 @@ class Problems:
 
     Attributes:
         stop: raise at the first problem.
-        found: kind -> {"kind", "count", "examples", "action"}; what is counted are rows, cells or films.
+        found: kind -> {"kind", "count", "examples", "action", "level"}; what is counted are rows, cells or films; the
+            level is "error" (a run refuses it, or should) or "note".
     """
 
     stop: bool = True
@@ -48,9 +49,10 @@ class Problems:
             raise InputError(message(int(places[0])) + (f" ({len(places)} such)" if len(places) > 1 else ""))
         self.add(kind, len(places), [message(int(place)) for place in places[:EXAMPLES]], action)
 
-    def add(self, kind: str, count: int, examples: Sequence[str], action: str) -> None:
+    def add(self, kind: str, count: int, examples: Sequence[str], action: str, level: str = "error") -> None:
         """Add to a report without ending the work."""
-        entry = self.found.setdefault(kind, {"kind": kind, "count": 0, "examples": [], "action": action})
+        entry = self.found.setdefault(kind, {"kind": kind, "count": 0, "examples": [], "action": action,
+                                             "level": level})
         entry["count"] += count
         entry["examples"] = [*entry["examples"], *examples][:EXAMPLES]
 
