@@ -222,7 +222,7 @@ def _draw_all(folder: Path, name: str, settings: dict, processes: int) -> dict[s
 
 
 def _open_csv(path: Path):
-    handle = open(path, "w", newline="", encoding="utf-8")  # noqa: SIM115 (closed by the caller)
+    handle = open(path, "w", newline="", encoding="utf-8")
     writer = csv.writer(handle, lineterminator="\n")
     writer.writerow(COLUMNS)
     return handle, writer

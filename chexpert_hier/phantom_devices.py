@@ -59,9 +59,10 @@ def _gastric_tube(rng, chest, middle) -> list:
 def _pacemaker(rng, chest, middle) -> list:
     side = 1 if rng.random() < 0.75 else -1
     box = np.array([side * rng.uniform(0.5, 0.68), rng.uniform(-0.55, -0.42)])
-    strokes = [(np.array([box - (0.035, 0.015), box + (0.035, 0.015)]), 0.13, 0.6, False)]
+    strokes = [(box + np.array([(-0.035, -0.015), (0.035, 0.015)]), 0.13, 0.6, False)]
     for end in ([(0.25, 0.28)], [(0.25, 0.28), (-0.12, 0.05)])[rng.integers(2)]:
-        strokes.append((curve([box, (side * 0.3, -0.56), (middle - 0.05, -0.35), (-0.08, 0.0), end]), 0.015, 0.3, False))
+        lead = curve([box, (side * 0.3, -0.56), (middle - 0.05, -0.35), (-0.08, 0.0), end])
+        strokes.append((lead, 0.015, 0.3, False))
     return strokes
 
 
@@ -85,8 +86,9 @@ def _leads(rng, chest, middle) -> list:
 def _sternal_wires(rng, chest, middle) -> list:
     strokes = []
     for y in np.linspace(-0.4, 0.2, int(rng.integers(4, 7))):
-        loop = [(-0.03, 0), (0, -0.012), (0.03, 0), (0, 0.014), (-0.03, 0.002)]
-        strokes.append((np.array(loop) + (middle * 1.6 + rng.normal(0, 0.006), y), 0.009, 0.35, False))
+        loop = np.array([(-0.03, 0), (0, -0.012), (0.03, 0), (0, 0.014), (-0.03, 0.002)])
+        loop += np.array([middle * 1.6 + rng.normal(0, 0.006), y])
+        strokes.append((loop, 0.009, 0.35, False))
     return strokes
 
 
@@ -104,14 +106,15 @@ def _side_line(start, middle, end, width, density, hollow=False):
 def _side_pacemaker(rng) -> list:
     box = np.array([-0.5, rng.uniform(-0.45, -0.3)])
     lead = curve([box, (-0.2, -0.5), (0.0, -0.2), (-0.3, 0.3)])
-    return [(np.array([box, box + (0.01, 0.09)]), 0.05, 0.6, False), (lead, 0.015, 0.3, False)]
+    return [(box + np.array([(0, 0), (0.01, 0.09)]), 0.05, 0.6, False), (lead, 0.015, 0.3, False)]
 
 
 def _side_leads(rng) -> list:
     strokes = []
     for _ in range(rng.integers(2, 5)):
         disc = rng.uniform((-0.7, -0.5), (0.7, 0.6))
-        strokes += [(disc, 0.04, 0.3, False), (curve([disc, disc + rng.normal(0, 0.4, 2), (1.3, 0.9)]), 0.009, 0.16, False)]
+        wire = curve([disc, disc + rng.normal(0, 0.4, 2), (1.3, 0.9)])
+        strokes += [(disc, 0.04, 0.3, False), (wire, 0.009, 0.16, False)]
     return strokes
 
 

@@ -110,7 +110,7 @@ def _heart(chest: Chest) -> np.ndarray:
               (0.92 * left, low), (left, low - 0.22 * tall), (0.88 * left, low - 0.55 * tall),
               (0.52 * left, low - 0.95 * tall), (0.13, low - 1.3 * tall)]
     shift = 0.5 * chest.turn + chest.pull
-    return chest.film.area(curve(np.array(points) + (shift, 0), closed=True), 0.012)
+    return chest.film.area(curve(np.array(points) + np.array([shift, 0]), closed=True), 0.012)
 
 
 def _mediastinum(chest: Chest) -> np.ndarray:
@@ -184,7 +184,7 @@ def _pneumonia(chest: Chest, sign: dict) -> np.ndarray:
     for _ in range(6):
         tip = centre + film.rng.normal(0, 0.6 * patch.radius, 2)
         film.stroke(bronchi, curve([hilum, (hilum + tip) / 2 + film.rng.normal(0, 0.05, 2), tip]), 0.018)
-    return 0.8 * patch.plain * part * (1 - bronchi * np.float32(0.6 / 255))
+    return 0.8 * patch.plain * part * (1 - bronchi * np.float32(0.45 / 255))
 
 
 def _edema(chest: Chest, sign: dict) -> np.ndarray:
@@ -306,7 +306,7 @@ def _soft_shadows(chest: Chest, body: np.ndarray) -> np.ndarray:
         shadow += np.float32(anatomy.breasts) * np.clip((1.05 - breast) / 0.25, 0, 1)
         scapula = np.array([(0.62, -0.62), (0.86, -0.7), (1.0, -0.45), (0.80, -0.05), (0.70, 0.02), (0.66, -0.3)])
         out = rng.uniform(0.0, 0.22)
-        shadow += np.float32(0.09) * film.area(curve((scapula + (out, 0)) * (side, 1), closed=True), 0.01)
+        shadow += np.float32(0.09) * film.area(curve((scapula + np.array([out, 0])) * (side, 1), closed=True), 0.01)
     if rng.random() < 0.6:
         gas = film.blob((rng.uniform(0.25, 0.5), chest.domes[1] + rng.uniform(0.14, 0.24)), rng.uniform(0.08, 0.2), 0.6)
         shadow -= np.float32(rng.uniform(0.1, 0.3)) * np.clip((1 - gas) / 0.2, 0, 1)

@@ -51,7 +51,7 @@ def render_lateral(rng: np.random.Generator, anatomy: Anatomy, signs: dict[str, 
     Returns:
         uint8 (h, w) film without burned-in marks, and uint16 (h/2, w/2) finding bits.
     """
-    film = Film(rng, draw_size(rng, lateral=True), rng.uniform(1.0, 1.2), rng.normal(0, 2.6),
+    film = Film(rng, draw_size(rng, lateral=True), rng.uniform(1.05, 1.25), rng.normal(0, 2.6),
                 (rng.normal(0, 0.05), rng.normal(0.09, 0.06)), mirrored=bool(rng.random() < 0.3))
     chest = Profile(film, anatomy, signs)
     body = _body(chest)
@@ -90,9 +90,12 @@ def _body(chest: Profile) -> np.ndarray:
 def _heart(chest: Profile) -> np.ndarray:
     film, signs = chest.film, chest.signs
     ratio = signs.get("Cardiomegaly", {}).get("ratio", chest.anatomy.heart_ratio)
-    size = 0.31 * (ratio / 0.45) ** 1.25
-    centre = (-0.33 * chest.deep + 0.3 * (size - 0.31), chest.dome + 0.02 - 0.75 * size)
-    heart = np.clip((1.05 - film.blob(centre, size, 1.15, -25)) / 0.12, 0, 1)
+    # It lies on the diaphragm and against the sternum; when wide it fills the space behind both.
+    size, d, low = (ratio / 0.45) ** 1.2, chest.deep, chest.dome + 0.06
+    points = [(-0.84 * d, low), (-0.9 * d, low - 0.25 * size), (-0.72 * d, low - 0.47 * size),
+              (-0.38 * d, low - 0.62 * size), (-0.05 * d, low - 0.58 * size), (0.16 * d * size, low - 0.34 * size),
+              (0.2 * d * size, low - 0.12), (0.12 * d * size, low + 0.04)]
+    heart = film.area(curve(np.array(points), closed=True), 0.018)
     if signs.get("Cardiomegaly"):
         film.mark("Cardiomegaly", heart > 0.5)
     wide = signs.get("Enlarged Cardiomediastinum", {}).get("half_width")
@@ -100,7 +103,7 @@ def _heart(chest: Profile) -> np.ndarray:
         band = film.blob((0.02, -0.38), 0.12 + 1.1 * ((wide or 0.12) - 0.12), 2.2)
         film.mark("Enlarged Cardiomediastinum", band < 1 if wide else heart > 0.5)
         if wide:
-            heart = np.maximum(heart, 0.7 * np.clip((1.05 - band) / 0.2, 0, 1))
+            heart = np.maximum(heart, 0.45 * np.clip((1.1 - band) / 0.5, 0, 1))
     return heart
 
 
@@ -217,11 +220,11 @@ def _spine(chest: Profile) -> None:
     film, rng = chest.film, chest.film.rng
     gap, bodies = rng.uniform(0.13, 0.15), film.canvas(half=True)
     for y in np.arange(-1.1, 1.2, gap):
-        x = chest.deep * float(np.interp(y, [-1, -0.5, 0.1, 0.9], [0.45, 0.62, 0.84, 0.62]))
+        x = chest.deep * float(np.interp(y, [-1, -0.5, 0.1, 0.9], [0.4, 0.58, 0.78, 0.6]))
         corners = np.array([(-0.09, -0.43 * gap), (0.09, -0.40 * gap), (0.09, 0.40 * gap), (-0.09, 0.43 * gap)])
-        film.stroke(bodies, np.vstack([corners, corners[:1]]) + (x, y), 0.018, 255)
-        cv2.fillPoly(bodies, [film.pixels(corners * 0.9 + (x, y), half=True)], 165, cv2.LINE_AA, 4)
-    film.soft += film.blurred(bodies.astype(np.float32), 0.01) * np.float32(rng.uniform(0.10, 0.18) / 255)
+        film.stroke(bodies, np.vstack([corners, corners[:1]]) + np.array([x, y]), 0.018, 255)
+        cv2.fillPoly(bodies, [film.pixels(corners * 0.9 + np.array([x, y]), half=True)], 165, cv2.LINE_AA, 4)
+    film.soft += film.blurred(bodies.astype(np.float32), 0.01) * np.float32(rng.uniform(0.22, 0.36) / 255)
 
 
 def _fine_lines(chest: Profile, air_full: np.ndarray) -> None:
@@ -244,7 +247,7 @@ def _fine_lines(chest: Profile, air_full: np.ndarray) -> None:
             course = np.stack([0.05 + side * 0.8 * chest.deep * points[:, 0],
                                anatomy.apex + points[:, 1] * (chest.dome - anatomy.apex)], axis=-1)
             film.stroke(vessels, course, width * swollen, 110 + 3000 * width)
-    film.sharp += cv2.blur(ribs, (3, 3)) * (0.25 + air_full) * np.float32(rng.uniform(0.10, 0.17) / 255)
+    film.sharp += cv2.blur(ribs, (3, 3)) * (0.25 + air_full) * np.float32(rng.uniform(0.05, 0.10) / 255)
     film.sharp += cv2.blur(vessels, (3, 3)) * air_full * np.float32(rng.uniform(0.14, 0.22) / 255)
 
 
