@@ -3,9 +3,9 @@
 ``python -m chexpert_hier.evaluate --predictions P.csv --truth T.csv --out DIR``, and the same as functions.
 """
 
-from .auroc import auroc, average_precision, bootstrap_auroc, delong, delong_interval
 from .evaluation import Result, evaluate
 from .output import Findings, write
+from .ranking import auroc, average_precision, bootstrap_auroc, delong, delong_interval
 from .reading import join, read_predictions, read_truth
 
 __all__ = ["Findings", "Result", "auroc", "average_precision", "bootstrap_auroc", "delong", "delong_interval",

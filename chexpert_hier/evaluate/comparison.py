@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 
 from ..errors import InputError
-from .auroc import Ranks, delong, percentile_interval, resamples
 from .evaluation import mean_labels
+from .ranking import Ranks, delong, percentile_interval, resamples
 from .reading import Cases
 
 

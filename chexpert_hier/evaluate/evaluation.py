@@ -14,7 +14,7 @@ from .. import hierarchy
 from ..errors import InputError
 from ..labels import COMPETITION_LABELS
 from . import calibration, thresholds
-from .auroc import Ranks, delong, delong_interval, percentile_interval, resamples, strata
+from .ranking import Ranks, delong, delong_interval, percentile_interval, resamples, strata
 from .reading import Cases, join
 
 log = logging.getLogger("chexpert_hier.evaluate")
@@ -32,7 +32,7 @@ class Result:
         cases: what was judged.
         table: one row per label and one for the mean ("mean of five" when all five competition labels are there).
         replicates: float (replicates, labels), AUROC of every resample; NaN where one lacked a class.
-        curves: label -> {"roc", "roc_low", "roc_high", "precision", ...} over `auroc.BAND`.
+        curves: label -> {"roc", "roc_low", "roc_high", "precision", ...} over `ranking.BAND`.
         reliability: label -> {"raw": table, "scaled": table}; empty where scores are no probabilities.
         scalings: label -> calibration.Scaling, fitted on all fitting films, for use on other files.
         calibrated: (cases, labels) calibrated scores that obey the tree, or None.

@@ -1,4 +1,4 @@
-"""Pictures of an evaluation: intervals, ROC and precision-recall curves with bands, reliability. Matplotlib only here."""
+"""Pictures of an evaluation: intervals, ROC and PR curves with bands, reliability. Matplotlib is used only here."""
 
 import io
 import re
@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from .auroc import BAND
 from .output import Findings
 from .radiologists import Readers
+from .ranking import BAND
 
 # Okabe and Ito's colours, which people with colour-blindness tell apart; every line also has its own dash, every
 # radiologist an own marker.
@@ -107,8 +107,9 @@ def _panel(findings: Findings, label: str, kind: str, figure_class) -> Picture |
     if (kind == "reliability" and label not in main.reliability) or (kind != "reliability" and
                                                                      label not in main.curves):
         return None
-    figure = figure_class(figsize=(3.3, 3.5), layout="constrained")
-    _fill(figure.subplots(), findings, label, kind)
+    figure = figure_class(figsize=(3.3, 3.3))
+    _fill(figure.subplots(gridspec_kw={"left": 0.16, "right": 0.98, "bottom": 0.14, "top": 0.97}), findings, label,
+          kind)
     row = main.table.set_index("label").loc[label]
     numbers = {"roc": f"AUROC {row.auroc:.3f} ({row.auroc_low:.3f} to {row.auroc_high:.3f})",
                "pr": f"average precision {row.average_precision:.3f}, prevalence "
@@ -121,8 +122,10 @@ def _panel(findings: Findings, label: str, kind: str, figure_class) -> Picture |
 def _sheet(findings: Findings, labels: list[str], kind: str, figure_class) -> bytes:
     columns = min(4, len(labels))
     rows = -(-len(labels) // columns)
-    figure = figure_class(figsize=(3.1 * columns, 3.3 * rows), layout="constrained")
-    axes = np.atleast_1d(figure.subplots(rows, columns)).ravel()
+    figure = figure_class(figsize=(3.1 * columns, 3.3 * rows))
+    spaces = {"left": 0.16 / columns, "right": 1 - 0.03 / columns, "bottom": 0.14 / rows, "top": 1 - 0.1 / rows,
+              "wspace": 0.26, "hspace": 0.32}
+    axes = np.atleast_1d(figure.subplots(rows, columns, gridspec_kw=spaces)).ravel()
     for axis, label in zip(axes, labels):
         _fill(axis, findings, label, kind)
         axis.set_title(_short(label))

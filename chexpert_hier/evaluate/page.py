@@ -5,7 +5,6 @@ import html as escaping
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
-import pandas as pd
 
 from .. import __version__
 from .evaluation import Result
@@ -21,15 +20,19 @@ main,header,footer{max-width:72rem;margin:0 auto;padding:0 1.25rem}
 header{padding-top:2rem}footer{padding-bottom:3rem;color:var(--soft);font-size:.9rem}
 h1{font-size:1.7rem;line-height:1.2;margin:0 0 .3rem}h2{font-size:1.25rem;margin:2.5rem 0 .6rem;
 border-bottom:2px solid var(--line);padding-bottom:.25rem}h3{font-size:1.02rem;margin:1.4rem 0 .4rem}
-.lead{color:var(--soft);margin:0}.cards{display:grid;grid-template-columns:repeat(auto-fit,minmax(11rem,1fr));gap:.8rem;
-margin:1.3rem 0}.card{background:var(--wash);border-radius:.5rem;padding:.8rem 1rem}.card b{display:block;font-size:1.55rem;
-line-height:1.2;font-variant-numeric:tabular-nums;overflow-wrap:anywhere}.card span{color:var(--soft);font-size:.9rem}
-.scroll{overflow-x:auto;margin:.6rem 0}.scroll:focus-visible,summary:focus-visible,a:focus-visible{outline:3px solid #005a8c}
+.lead{color:var(--soft);margin:0}.cards{display:grid;gap:.8rem;
+grid-template-columns:repeat(auto-fit,minmax(11rem,1fr));margin:1.3rem 0}
+.card{background:var(--wash);border-radius:.5rem;padding:.8rem 1rem}
+.card b{display:block;font-size:1.55rem;line-height:1.2;font-variant-numeric:tabular-nums;overflow-wrap:anywhere}
+.card span{color:var(--soft);font-size:.9rem}
+.scroll{overflow-x:auto;margin:.6rem 0}
+.scroll:focus-visible,summary:focus-visible,a:focus-visible{outline:3px solid #005a8c}
 table{border-collapse:collapse;font-size:.9rem;font-variant-numeric:tabular-nums;width:100%}
 caption{text-align:left;color:var(--soft);padding:.2rem 0 .4rem;font-size:.9rem}
 th,td{padding:.32rem .7rem .32rem 0;text-align:right;border-bottom:1px solid var(--line);white-space:nowrap}
 th:first-child,td.text,th.text{text-align:left}td.text{white-space:normal;min-width:12rem}thead th{color:var(--soft);
-vertical-align:bottom}tbody th{font-weight:600}tr.mean th,tr.mean td{background:var(--wash);font-weight:600}
+vertical-align:bottom}tbody th{font-weight:600;position:sticky;left:0;
+background:#fff}caption{max-width:min(70rem,88vw)}tr.mean th,tr.mean td{background:var(--wash);font-weight:600}
 .flag{display:inline-block;margin-left:.4rem;padding:0 .35rem;border:1px solid var(--warn);border-radius:.25rem;
 color:var(--warn);font-size:.75rem;font-weight:600}
 .soft{color:var(--soft)}ul.notes{padding-left:1.2rem}ul.notes li{margin:.25rem 0;overflow-wrap:anywhere}
@@ -91,7 +94,7 @@ def _with_interval(value: float, low: float, high: float, digits: int = 3) -> st
 
 def _table(caption: str, head: Sequence[str], rows: Iterable[tuple[str, Sequence[str], bool]],
            text: Sequence[int] = ()) -> str:
-    """A table that scrolls sideways on small screens; rows are (first cell, other cells, is the mean), cells as HTML."""
+    """A table that scrolls sideways on small screens; rows are (first cell, other cells, is the mean), all HTML."""
     columns = "".join(f'<th scope="col"{" class=text" if k in text else ""}>{name}</th>' for k, name in enumerate(head))
     lines = []
     for first, cells, mean in rows:
@@ -154,11 +157,17 @@ def _ranks(findings: Findings, pictures: Pictures) -> str:
 
 
 def _notes(findings: Findings) -> str:
-    parts = []
+    """What holds for all predictions once, then what is special to each."""
+    shared = [note for note in findings.results[0].notes if all(note in r.notes for r in findings.results)]
+    parts = [_list(shared)]
     for result in findings.results:
-        head = f"<h3>{_text(result.name)}</h3>" if len(findings.results) > 1 else ""
-        parts.append(head + '<ul class="notes">' + "".join(f"<li>{_text(note)}</li>" for note in result.notes) + "</ul>")
+        if own := [note for note in result.notes if note not in shared]:
+            parts.append(f"<h3>{_text(result.name)}</h3>{_list(own)}")
     return "".join(parts)
+
+
+def _list(notes: Sequence[str]) -> str:
+    return '<ul class="notes">' + "".join(f"<li>{_text(note)}</li>" for note in notes) + "</ul>"
 
 
 def _panels(main: Result, pictures: Pictures) -> str:
@@ -196,7 +205,8 @@ def _thresholds(main: Result) -> str:
 
 
 def _calibration(main: Result) -> str:
-    note = next((n for n in main.notes if n.startswith(("Calibration:", "Scores were not")) or "outside [0, 1]" in n), "")
+    note = next((note for note in main.notes if note.startswith(("Calibration:", "Scores were not"))
+                 or "outside [0, 1]" in note), "")
     if not main.reliability:
         return f"<p>{_text(note)}</p>"
     columns = {"brier": "Brier score", "brier_calibrated": "after scaling", "calibration_error": "Calibration error",
@@ -210,8 +220,8 @@ def _radiologists(findings: Findings) -> str:
     parts = []
     for name, readers in findings.readers.items():
         head = f"<h3>{_text(name)}</h3>" if len(findings.readers) > 1 else ""
-        parts.append(head + '<ul class="notes">' + "".join(f"<li>{_text(n)}</li>" for n in readers.notes) + "</ul>"
-                     + _below(readers) + _f1(readers) + _points_table(readers) + _kappas(readers))
+        parts.append(head + _list(readers.notes) + _below(readers) + _f1(readers)
+                     + _points_table(readers) + _kappas(readers))
     return "".join(parts)
 
 
@@ -293,12 +303,12 @@ def _tree(main: Result) -> str:
     total = main.tree["films"].sum()
     given = "conditional" in main.settings
     before, after = main.tree["above_before"].sum(), main.tree["above_after"].sum()
+    later = ("no chain rule, for the scores are no probabilities" if main.tree["above_after"].isna().all() else
+             f"{int(after):,} after it" if given else
+             f"{int(after):,} after the chain rule, if the scores are read as conditional")
     words = (f"A finding is given a higher score than a finding it implies in {before:,} of {total:,} checks"
-             f"{' before the chain rule' if given else ''}; "
-             + ("scores are no probabilities, so the chain rule cannot be applied" if pd.isna(after) else
-                f"{int(after):,} {'after it' if given else 'after the chain rule, if the scores are read as conditional'}")
-             + f". The truth itself breaks the tree in {main.tree['truth_broken'].sum():,} of "
-             f"{main.tree['truth_checked'].sum():,} checks.")
+             f"{' before the chain rule' if given else ''}; {later}. The truth itself breaks the tree in "
+             f"{main.tree['truth_broken'].sum():,} of {main.tree['truth_checked'].sum():,} checks.")
     rows = [(f"{_text(row.child)} implies {_text(row.parent)}",
              [_count(v) for v in (row.films, row.above_before, row.crossed_before, row.above_after, row.crossed_after,
                                   row.truth_broken)], False) for row in main.tree.itertuples()]

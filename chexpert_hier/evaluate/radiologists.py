@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 
 from ..errors import InputError
-from .auroc import percentile_interval, resamples, roc_curve
 from .evaluation import Result, mean_labels
+from .ranking import percentile_interval, resamples, roc_curve
 from .reading import Cases, join, where
 from .thresholds import confusion, rates
 
