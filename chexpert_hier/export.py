@@ -17,7 +17,7 @@ import numpy as np
 
 from . import __version__, commands, films, images
 from .errors import InputError
-from .files import locked, write_text, written_whole
+from .files import write_text, written_whole
 from .predict import Member, open_run
 from .run import read_facts
 
@@ -54,7 +54,7 @@ def export(members: list[Member], out: Path) -> Path:
     names = members[0].labels
     for member in members:
         if set(member.labels) != set(names):
-            raise InputError(f"{member.folder}: its labels differ from {members[0].folder}'s; they cannot be one ensemble")
+            raise InputError(f"{member.folder}: its labels differ from {members[0].folder}'s; an ensemble needs the same")
     answer = _answering(members, names)
     archive = keras.export.ExportArchive()
     for member in members:
@@ -123,22 +123,22 @@ def metadata(members: list[Member]) -> dict:
     """What goes into the SavedModel, what comes out, and where it comes from; plain JSON values."""
     facts = [read_facts(member.folder) for member in members]
     names = list(members[0].labels)
-    film = {"serving_default": {"film": {"dtype": "string", "shape": [None], "content": "bytes of 8-bit grey JPEG or PNG "
-                                         "files, one per film"}},
+    film = {"serving_default": {"film": {"dtype": "string", "shape": [None],
+                                         "content": "bytes of 8-bit grey JPEG or PNG files, one per film"}},
             "films": {"film": {"dtype": "uint8", "shape": [None, None, None, 1], "range": [0, 255],
                                "content": "decoded grey films of one size, bone bright"}}}
     output = {"dtype": "float32", "shape": [None, len(names)], "range": [0, 1]}
     return {
         "name": "chexpert_hier", "version": __version__, "intended_use": "research use only; not a medical device",
         "labels": names, "inputs": film,
-        "outputs": {"probabilities": {**output, "meaning": "probability of each finding, after the chain rule where the "
-                                      "recipe uses it"},
+        "outputs": {"probabilities": {**output, "meaning": "probability of each finding, after the chain rule where "
+                                      "the recipe uses it"},
                     "conditional": {**output, "meaning": "the network's own outputs; after conditional training "
                                     "p(finding | its parents present)"},
                     **({"spread": {**output, "meaning": "standard deviation over the members"}} if len(members) > 1
                        else {})},
         "versions": {name: importlib.metadata.version(name) for name in ("tensorflow", "keras", "numpy")},
-        "members": [{"recipe": fact["recipe"], "tree": fact["tree"], "data": fact["data"], "seed": fact["recipe"]["seed"],
+        "members": [{"recipe": fact["recipe"], "tree": fact["tree"], "data": fact["data"],
                      "trained_with": fact["versions"]} for fact in facts],
     }
 
@@ -172,7 +172,8 @@ def check(saved_model: Path, files: list[Path], expected: np.ndarray) -> float:
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
     answer = argparse.ArgumentParser(prog="python -m chexpert_hier.export", description=__doc__.splitlines()[0])
-    answer.add_argument("--model", nargs="+", required=True, metavar="RUN", help="finished runs; several are an ensemble")
+    answer.add_argument("--model", nargs="+", required=True, metavar="RUN",
+                        help="finished runs; several are an ensemble")
     answer.add_argument("--out", type=Path, required=True, help="folder of the SavedModel")
     answer.add_argument("--resume", action="store_true", help="replace an existing SavedModel in --out")
     return answer
@@ -183,8 +184,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
     if args.out.exists() and not args.resume:
         raise InputError(f"{args.out}: exists; choose another --out, or --resume to replace it")
-    with locked(args.out.parent / f".{args.out.name}.work"):
-        export([open_run(run) for run in args.model], args.out)
+    export([open_run(run) for run in args.model], args.out)
     print(f"SavedModel: {args.out}")
     return 0
 

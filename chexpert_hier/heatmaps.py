@@ -1,19 +1,29 @@
-"""Where a network looks: class activation maps and Grad-CAM, laid onto the film's own pixels, drawn and scored.
+"""Where a network looks: class activation maps and Grad-CAM, laid onto the film's own pixels and drawn.
+
+    python -m chexpert_hier.heatmaps film.jpg --model runs/mine --labels Edema "Pleural Effusion" --out maps
 
 A map is float32 (h, w), on the last feature maps' grid; `onto_film` undoes crop and rescale, so that boxes and masks in
-film pixels can be compared with it. Keras is imported inside functions: drawing and laying out work without it.
+film pixels can be compared with it (`localise`). Keras is imported inside functions: the rest works without it.
 """
 
+import argparse
+import csv
+import io
 import logging
 import os
+import re
+import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from . import commands
 from .errors import InputError, one_of
-from .files import written_whole
+from .files import locked, write_text, written_whole
+from .labels import COMPETITION_LABELS, key
 
 log = logging.getLogger("chexpert_hier.heatmaps")
 
@@ -196,3 +206,195 @@ def write_png(path: str | os.PathLike, picture: np.ndarray) -> None:
         raise ValueError(f"{path}: a picture of shape {picture.shape}, {picture.dtype} cannot be written as PNG")
     with written_whole(Path(path)) as beside:
         beside.write_bytes(data.tobytes())
+
+
+@dataclass(frozen=True)
+class FilmMaps:
+    """The maps of one film as `write_maps` stores them.
+
+    Attributes:
+        path: the film's name in its table.
+        labels: the findings, in order.
+        probabilities: float32 (labels,), as the model reports them.
+        heat: float32 (labels, h, w), on the last maps' grid.
+        film_shape: height and width of the film in pixels.
+        place: row and column of the crop in the rescaled film.
+        crop: side of the crop in pixels of the rescaled film.
+        rescaled: side of the rescaled film in pixels.
+    """
+
+    path: str
+    labels: tuple[str, ...]
+    probabilities: np.ndarray
+    heat: np.ndarray
+    film_shape: tuple[int, int]
+    place: tuple[int, int]
+    crop: int
+    rescaled: int
+
+    def on_film(self, label: str) -> np.ndarray:
+        """One finding's map on the film's own pixels: float32 (height, width), NaN outside the crop."""
+        one_of("label", label, self.labels)
+        heat = self.heat[self.labels.index(label)]
+        return onto_film(heat, self.film_shape, self.place, self.crop, self.rescaled)
+
+
+def write_maps(path: str | os.PathLike, maps: FilmMaps) -> None:
+    """Write one film's maps as .npz, whole or not at all."""
+    with written_whole(Path(path)) as beside:
+        np.savez(beside, **vars(maps))
+
+
+def read_maps(path: str | os.PathLike) -> FilmMaps:
+    """Read what `write_maps` wrote; nothing in the file is run.
+
+    Raises:
+        InputError: it is missing or something else.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            found = {name: file[name] for name in FilmMaps.__dataclass_fields__}
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{path}: expected maps written by chexpert_hier.heatmaps ({error})") from error
+    return FilmMaps(str(found["path"]), tuple(found["labels"].tolist()), found["probabilities"], found["heat"],
+                    tuple(found["film_shape"].tolist()), tuple(found["place"].tolist()), int(found["crop"]),
+                    int(found["rescaled"]))
+
+
+def film_maps(member, films: Sequence, greys: Sequence[np.ndarray], labels: Sequence[str],
+              method: str | None = None) -> list[FilmMaps]:
+    """Map findings on films with a finished run.
+
+    Args:
+        member: the run, from predict.open_run.
+        films: predict.Film, all of one view.
+        greys: their pixels, uint8 (h, w) each.
+        labels: which findings.
+        method: see `heatmaps`.
+
+    Returns:
+        one FilmMaps per film.
+    """
+    cropper = member.croppers["Lateral" if films[0].lateral and "Lateral" in member.croppers else
+                              next(iter(member.croppers))]
+    crops = cropper.crop(greys)
+    inputs = np.asarray(member.inputs(crops.crops))
+    heat = heatmaps(member.model, inputs, labels, method)  # (n, h, w, labels)
+    outputs = np.asarray(member.model.predict_on_batch(inputs))
+    columns = [member.labels.index(label) for label in labels]
+    probabilities = member.final(outputs)[:, columns]
+    rescaled = cropper.size if cropper.mode == "none" else cropper.rescaled
+    return [FilmMaps(film.name, tuple(labels), probabilities[k], heat[k].transpose(2, 0, 1), grey.shape,
+                     tuple(int(at) for at in crops.places[k]), cropper.size, rescaled)
+            for k, (film, grey) in enumerate(zip(films, greys))]
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's arguments."""
+    answer = argparse.ArgumentParser(prog="python -m chexpert_hier.heatmaps", description=__doc__.splitlines()[0])
+    add = answer.add_argument
+    add("films", nargs="+", metavar="FILM|FOLDER|CSV")
+    add("--model", required=True, metavar="RUN", help="a finished run")
+    add("--out", type=Path, required=True, help="folder for the overlays (.png), the maps (.npz) and maps.csv")
+    add("--labels", nargs="+", metavar="LABEL", help="findings (default: the competition's five, or all others)")
+    add("--method", choices=METHODS, help="default: cam where the head allows it, else grad-cam")
+    add("--threshold", type=float, default=0.0, help="draw only what reaches this share of the largest value")
+    add("--batch-size", type=int, default=16)
+    add("--skip-bad", action="store_true", help="leave out films that cannot be read, and say so")
+    add("--resume", action="store_true", help="keep the films that are finished in --out")
+    add("--quiet", action="store_true")
+    return answer
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; 0 when done."""
+    args = parser().parse_args(argv)
+    if not 0 <= args.threshold < 1 or args.batch_size < 1:
+        raise InputError(f"--threshold is {args.threshold} and --batch-size {args.batch_size}; expected a share in "
+                         "[0, 1), and 1 or more")
+    if args.quiet:
+        logging.getLogger("chexpert_hier").setLevel(logging.WARNING)
+    from . import predict
+
+    films = predict.find_films(args.films)
+    if not args.resume and args.out.exists() and any(args.out.iterdir()):
+        raise InputError(f"{args.out}: is not empty; choose another --out, or --resume to go on with it")
+    member = predict.open_run(args.model)
+    labels = tuple(args.labels or [label for label in COMPETITION_LABELS if label in member.labels] or member.labels)
+    for label in labels:
+        one_of("label (--labels)", label, member.labels)
+    with locked(args.out):
+        rows = _draw_all(args, member, films, labels)
+    print(f"{len(rows)} maps of {len({row[0] for row in rows})} films in {args.out}")
+    return 0
+
+
+def _draw_all(args, member, films, labels) -> list[tuple]:
+    rows, bar = [], commands.Bar("heatmaps", len(films))
+    waiting: dict[bool, list] = {False: [], True: []}  # per view, each of which has its own template
+
+    def flush(lateral: bool) -> None:
+        if waiting[lateral]:
+            batch = film_maps(member, *zip(*waiting[lateral]), labels, args.method)
+            for (_, grey), maps in zip(waiting[lateral], batch):
+                _draw(args, maps, grey)
+                rows.extend(_summary(maps))
+            waiting[lateral].clear()
+
+    for film in films:
+        done = _place(args.out, film.name).with_suffix(".npz")
+        if done.exists() and read_maps(done).labels == labels:
+            rows += _summary(read_maps(done))
+        elif (grey := _read(film, member, args.skip_bad)) is not None:
+            waiting[film.lateral].append((film, grey))
+            if len(waiting[film.lateral]) == args.batch_size:
+                flush(film.lateral)
+        bar.add()
+    for lateral in waiting:
+        flush(lateral)
+    bar.close()
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([("Path", "label", "probability", "row", "column", "value"), *rows])
+    write_text(args.out / "maps.csv", text.getvalue())
+    return rows
+
+
+def _read(film, member, skip_bad: bool) -> np.ndarray | None:
+    from .films import read_film
+
+    try:
+        if film.lateral and "Lateral" not in member.croppers:
+            raise InputError(f"{film.name}: a lateral film; the model was trained on frontal films only. Leave it out, "
+                             "or use --skip-bad")
+        return read_film(film.file, film.name)
+    except InputError as error:
+        if not skip_bad:
+            raise
+        log.warning("left out: %s", error)
+        return None
+
+
+def _place(out: Path, name: str) -> Path:
+    return out / re.sub(r"[^\w.-]+", "_", key(name.lstrip("/")).rsplit(".", 1)[0])
+
+
+def _draw(args, maps: FilmMaps, grey: np.ndarray) -> None:
+    place = _place(args.out, maps.path)
+    for label, probability in zip(maps.labels, maps.probabilities):
+        picture = overlay(grey, rectified(maps.on_film(label), args.threshold), f"{label} {probability:.2f}")
+        write_png(place.with_name(f"{place.name} {label}.png"), picture)
+    write_maps(place.with_suffix(".npz"), maps)  # last: its presence says that the film is finished
+
+
+def _summary(maps: FilmMaps) -> list[tuple]:
+    """Where each map is largest, in film pixels."""
+    rows = []
+    for label, probability in zip(maps.labels, maps.probabilities):
+        heat = maps.on_film(label)
+        row, column = np.unravel_index(np.nanargmax(heat), heat.shape)
+        rows.append((maps.path, label, f"{probability:.6g}", int(row), int(column), f"{heat[row, column]:.6g}"))
+    return rows
+
+
+if __name__ == "__main__":
+    sys.exit(commands.answer(main))

@@ -10,6 +10,7 @@ import io
 import json
 import logging
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -321,9 +322,7 @@ def _join(work: Path, out: Path) -> None:
         rows = [line for part in parts for line in part[1:]]
         if rows or target == out:
             write_text(target, "\n".join([parts[0][0], *rows]) + "\n")
-    for file in work.iterdir():
-        if file.name != ".lock":
-            file.unlink()
+    shutil.rmtree(work)
 
 
 def _csv(rows: list[tuple]) -> str:

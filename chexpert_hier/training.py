@@ -230,7 +230,7 @@ def _train_stage(recipe, tree, model, films, valid, folder, number, state, selft
         trained, inputs, valid_inputs = _head_on_features(model, films, valid, rows, stage)
     else:
         trained = model
-    trained.compile(optimizer=_optimizer(stage, recipe), loss=loss, jit_compile=_jit())
+    _compile(trained, stage, recipe, loss)
     if state.epoch:
         _restore_optimizer(folder / CHECKPOINT, trained)
     for epoch in range(state.epoch, stage.epochs):
@@ -329,6 +329,18 @@ def _head_on_features(model, films, valid, rows, stage):
         parts.append(values.astype(np.float32))
     bar.close()
     return head_model(model), *parts
+
+
+def _compile(trained: keras.Model, stage: Stage, recipe: Recipe, loss: losses.MaskedLoss) -> None:
+    """Compile; a network that is compiled for this loss already only gets its optimizer reset, for tracing a large
+    network once more takes longer than many a small training (experiments train one network many times)."""
+    if (trained.compiled and recipe.precision == "float32" and isinstance(trained.loss, losses.MaskedLoss)
+            and trained.loss.get_config() == loss.get_config() and trained.optimizer.built
+            and len(trained.optimizer.variables) == 2 * len(trained.trainable_variables) + 2):
+        for variable in trained.optimizer.variables[:1] + trained.optimizer.variables[2:]:  # all but the learning rate
+            variable.assign(keras.ops.zeros_like(variable))
+        return
+    trained.compile(optimizer=_optimizer(stage, recipe), loss=loss, jit_compile=_jit())
 
 
 def _optimizer(stage: Stage, recipe: Recipe):
