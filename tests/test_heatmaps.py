@@ -1,13 +1,16 @@
-"""Maps: a network made by hand, Grad-CAM against CAM and finite differences, back onto the film's own pixels."""
+"""Maps: a network made by hand, Grad-CAM against CAM and finite differences, the command on a run."""
+
+import csv
 
 import cv2
 import keras
 import numpy as np
 import pytest
 
-from chexpert_hier import heatmaps
+from chexpert_hier import heatmaps, hierarchy, images, overlays, predict, recipes
 from chexpert_hier.errors import InputError
 from chexpert_hier.model import build_model, head_layer, logits_model, map_model
+from chexpert_hier.template import Cropper
 
 LABELS = ("No Finding", "Edema", "Fracture")
 
@@ -88,56 +91,63 @@ def test_unknown_labels_and_methods_are_told(films):
         heatmaps.heatmaps(model, films, method="saliency")
 
 
-def test_a_map_goes_back_to_where_it_came_from():
-    """The network's way forwards: rescale, crop, look; a bright spot in the film must be the map's largest pixel."""
-    for height, width, spot, place in [(320, 390, (100, 200), (16, 16)), (700, 400, (500, 90), (32, 0))]:
-        film = np.zeros((height, width), "float32")
-        film[spot] = 1
-        film = cv2.GaussianBlur(film, (0, 0), height / 12)
-        square = cv2.resize(film, (256, 256), interpolation=cv2.INTER_AREA)
-        crop = square[place[0]:place[0] + 224, place[1]:place[1] + 224]
-        heat = cv2.resize(crop, (56, 56), interpolation=cv2.INTER_AREA)
-        back = heatmaps.onto_film(heat, film.shape, place, 224, 256)
-        assert back.shape == film.shape
-        peak = np.unravel_index(np.nanargmax(back), back.shape)
-        assert np.abs(np.subtract(peak, spot)).max() <= max(height, width) / 256 * 4
-        np.testing.assert_allclose(np.nan_to_num(back), np.where(np.isnan(back), 0, film), atol=film.max() * 0.05)
+@pytest.fixture
+def opened(monkeypatch, tmp_path):
+    """A run with a tiny network, of frontal films cut in the centre."""
+    recipe = recipes.change(recipes.named("phantom"), "image_size", "48")
+    model = build_model("tiny", LABELS, image_size=48, seed=1)
+    member = predict.Member(tmp_path, recipe, LABELS, hierarchy.flat(LABELS),
+                            {"Frontal": Cropper("centre", None, 64, 48)},
+                            images.Normalisation((0.5,) * 3, (0.25,) * 3), model)
+    monkeypatch.setattr(predict, "open_run", lambda run: member)
+    rng = np.random.default_rng(0)
+    for name, shape in {"a/one.png": (90, 70), "a/two.png": (50, 120), "b/one.png": (64, 64)}.items():
+        (tmp_path / "films" / name).parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(tmp_path / "films" / name), rng.integers(0, 255, shape).astype("uint8"))
+    return member
 
 
-def test_outside_the_crop_the_map_knows_nothing():
-    back = heatmaps.onto_film(np.ones((7, 7)), (512, 256), (8, 0), 224, 256)
-    seen = ~np.isnan(back)
-    assert seen[16:464, :224].all() and not seen[:16].any() and not seen[464:].any() and not seen[:, 224:].any()
-    assert (heatmaps.onto_film(np.ones((7, 7)), (10, 10), (8, 0), 224, 256, outside=0.0)[:, 9] == 0).all()
+def test_the_command_draws_stores_and_lists(opened, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    argv = ["films", "--model", "run", "--out", "maps", "--labels", "Fracture", "Edema", "--batch-size", "2", "--quiet"]
+    assert heatmaps.main(argv) == 0
+    assert "6 maps of 3 films" in capsys.readouterr().out
+    names = sorted(path.name for path in (tmp_path / "maps").iterdir() if not path.name.startswith("."))
+    assert len(names) == 3 + 6 + 1 and "films__b__one.png.npz" in names and "films__a__two.png Edema.png" in names
+    assert cv2.imread("maps/films__a__one.png Edema.png").shape == (90, 70, 3)
+    maps = overlays.read_maps("maps/films__a__two.png.npz")
+    film = cv2.imread("films/a/two.png", cv2.IMREAD_GRAYSCALE)
+    crops = opened.croppers["Frontal"].crop([film])
+    expected = heatmaps.heatmaps(opened.model, np.asarray(opened.inputs(crops.crops)), ["Fracture", "Edema"])[0]
+    np.testing.assert_allclose(maps.heat, expected.transpose(2, 0, 1), atol=1e-5)
+    assert (maps.place, maps.crop, maps.rescaled, maps.film_shape) == ((8, 8), 48, 64, (50, 120))
+    with open("maps/maps.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["label"] for row in rows] == ["Fracture", "Edema"] * 3
+    row = next(row for row in rows if row["Path"] == "films/a/two.png" and row["label"] == "Edema")
+    peak = np.unravel_index(np.nanargmax(maps.on_film("Edema")), (50, 120))
+    assert (int(row["row"]), int(row["column"])) == peak
+
+    with pytest.raises(InputError, match="not empty"):
+        heatmaps.main(argv)
+    (tmp_path / "maps" / "films__b__one.png.npz").unlink()
+    kept = (tmp_path / "maps" / "films__a__one.png.npz").stat().st_mtime_ns
+    assert heatmaps.main([*argv, "--resume"]) == 0
+    assert (tmp_path / "maps" / "films__a__one.png.npz").stat().st_mtime_ns == kept
+    assert (tmp_path / "maps" / "films__b__one.png.npz").exists()
+    with open("maps/maps.csv", newline="") as file:
+        assert sorted(map(str, csv.DictReader(file))) == sorted(map(str, rows))
 
 
-def test_uncropped_maps_are_resized_as_opencv_does():
-    heat = np.random.default_rng(0).random((7, 7)).astype("float32")
-    back = heatmaps.onto_film(heat, (100, 130))
-    np.testing.assert_allclose(back, cv2.resize(heat, (130, 100), interpolation=cv2.INTER_LINEAR), atol=2e-2)
-    assert not np.isnan(back).any()
-    np.testing.assert_allclose(heatmaps.onto_film(heat, (7, 7)), heat, atol=1e-6)
-
-
-def test_rectified_maps_lie_between_zero_and_one():
-    heat = np.array([[-2, 1], [2, 4]], "float32")
-    assert heatmaps.rectified(heat).tolist() == [[0, 0.25], [0.5, 1]]
-    assert heatmaps.rectified(heat, 0.5).tolist() == [[0, 0], [0.5, 1]]
-    assert not heatmaps.rectified(-np.ones((2, 2))).any()
-    assert np.isnan(heatmaps.rectified(np.array([[np.nan, 1.0]]))).tolist() == [[True, False]]
-
-
-def test_overlay_colours_what_is_hot_and_keeps_the_rest(tmp_path):
-    film = np.full((100, 80), 90, "uint8")
-    heat = np.full((100, 80), -1.0, "float32")
-    heat[40:60, 30:50] = 2
-    heat[:, 70:] = np.nan
-    drawn = heatmaps.overlay(film, heat, boxes=[(5, 5, 10, 12)])
-    assert drawn.shape == (100, 80, 3) and (drawn[80:, :30] == 90).all() and (drawn[80:, 75:] == 90).all()
-    blue, _, red = drawn[50, 40]
-    assert red > 90 > blue and (drawn[5, 5:15] == 255).all() and (drawn[17, 5:15] == 255).all()
-    heatmaps.write_png(tmp_path / "a" / "x.png", drawn)
-    np.testing.assert_array_equal(cv2.imread(str(tmp_path / "a" / "x.png")), drawn)
-    assert (heatmaps.overlay(film, np.nan_to_num(heat), "Edema")[:30] > 150).any()  # the title
-    with pytest.raises(ValueError, match="differ"):
-        heatmaps.overlay(film, heat[:50])
+def test_the_command_tells_what_it_cannot_use(opened, tmp_path, capsys):
+    films = str(tmp_path / "films")
+    for extra, told in ((["--labels", "Oedema"], "expected one of: No Finding"), (["--threshold", "1"], "share"),
+                        (["--method", "grad-cam", "--batch-size", "0"], "1 or more")):
+        with pytest.raises(InputError, match=told):
+            heatmaps.main([films, "--model", "run", "--out", str(tmp_path / "new"), *extra])
+    (tmp_path / "films" / "a" / "two.png").write_bytes(b"no picture")
+    cv2.imwrite(str(tmp_path / "films" / "b" / "view2_lateral.png"), np.zeros((9, 9), "uint8"))
+    with pytest.raises(InputError, match=r"two\.png"):
+        heatmaps.main([films, "--model", "run", "--out", str(tmp_path / "new")])
+    heatmaps.main([films, "--model", "run", "--out", str(tmp_path / "other"), "--skip-bad"])
+    assert "of 2 films" in capsys.readouterr().out
