@@ -61,7 +61,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _judge(args: argparse.Namespace):
     from .comparison import compare
-    from .evaluation import judge, tree_report
+    from .evaluation import judge
     from .output import Findings
     from .radiologists import beside
     from .reading import join, read_predictions, read_truth
@@ -78,7 +78,10 @@ def _judge(args: argparse.Namespace):
         fitting = None
         if args.fit:
             fitting = join(read_predictions(args.fit[0]), read_truth(args.fit[1]), cases.labels, **joining)
-        result = judge(cases, fitting, name=name, **settings)
+        before = None
+        if args.conditional and not findings.results:                # belongs to the first file
+            before = join(read_predictions(args.conditional), truth, cases.labels, **joining)
+        result = judge(cases, fitting, before, name=name, **settings)
         findings.results.append(result)
         if args.radiologists:
             readers = dict(zip(_names(args.radiologists), map(read_predictions, args.radiologists)))
@@ -87,20 +90,7 @@ def _judge(args: argparse.Namespace):
     for other in findings.results[1:]:
         findings.comparisons[f"{other.name} against {first.name}"] = compare(
             first.cases, other.cases, (first.name, other.name), replicates=args.replicates, seed=args.seed)
-    if args.conditional:
-        before = join(read_predictions(args.conditional), truth, first.cases.labels, **joining)
-        if list(before.keys) != list(first.cases.keys):
-            raise InputError(f"{args.conditional}: has other keys than {args.predictions[0]}; both must judge the same")
-        first.tree = tree_report(first.cases, settings["tree"] or _default_tree(first), before)
-        first.settings["conditional"] = args.conditional
-        findings.comparisons["after against before the chain rule"] = compare(
-            before, first.cases, ("before", "after"), replicates=args.replicates, seed=args.seed)
     return findings
-
-
-def _default_tree(result):
-    from .evaluation import tree_for
-    return tree_for(result.cases.labels)
 
 
 def _count(replicates: int) -> int:
@@ -157,7 +147,7 @@ def _show(findings, out: Path, page: bool) -> None:
             below = findings.readers[result.name].below.iloc[-1]
             print(f"  - Radiologists below the ROC curve: {below.below_roc:.1f} on average "
                   f"(strictly: {below.strictly_below_roc:.1f}).")
-    for name, table in findings.comparisons.items():
+    for name, table in {**findings.results[0].comparisons, **findings.comparisons}.items():
         row = table.iloc[-1]
         print(f"{name}: {row.label} {row.difference:+.4f} ({row.difference_low:+.4f} to {row.difference_high:+.4f}): "
               f"{row.verdict}")

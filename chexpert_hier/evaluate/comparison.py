@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from ..errors import InputError
-from .evaluation import mean_labels
+from .names import mean_labels
 from .ranking import Ranks, delong, percentile_interval, resamples
 from .reading import Cases
 

@@ -12,8 +12,8 @@ import pandas as pd
 
 from .. import hierarchy
 from ..errors import InputError
-from ..labels import COMPETITION_LABELS
-from . import calibration, thresholds
+from . import calibration, comparison, thresholds
+from .names import mean_labels
 from .ranking import Ranks, delong, delong_interval, percentile_interval, resamples, strata
 from .reading import Cases, join
 
@@ -38,6 +38,8 @@ class Result:
         calibrated: (cases, labels) calibrated scores that obey the tree, or None.
         subgroups: one row per group and label, or None.
         tree: hierarchy report, one row per edge, or None.
+        comparisons: name -> table of `comparison.compare`, e.g. with the scores before the chain rule.
+        calls: (cases, labels) 1, 0 or NaN: called present at the threshold (cross-fitted where there is one set).
         notes: sentences for the reader; all assumptions, exclusions and warnings.
         settings: how it was done.
     """
@@ -55,6 +57,7 @@ class Result:
     notes: list[str] = field(default_factory=list)
     settings: dict = field(default_factory=dict)
     calls: np.ndarray | None = None
+    comparisons: dict[str, pd.DataFrame] = field(default_factory=dict)
 
     @property
     def mean_name(self) -> str:
@@ -66,8 +69,8 @@ def evaluate(predictions: pd.DataFrame, truth: pd.DataFrame, labels: Sequence[st
              patients: str | Sequence | None = None, replicates: int = 1000, seed: int = 0, stratified: bool = False,
              unit: str | None = None, rule: str | Mapping[str, str] = "max", truth_blank: str = "negative",
              intersect: bool = False, views: str = "both", threshold="youden", calibrate: str = "platt",
-             fit: tuple[pd.DataFrame, pd.DataFrame] | None = None, by: Sequence[str] = (),
-             tree: hierarchy.Tree | None = None, curves: bool = True,
+             fit: tuple[pd.DataFrame, pd.DataFrame] | None = None, conditional: pd.DataFrame | None = None,
+             by: Sequence[str] = (), tree: hierarchy.Tree | None = None, curves: bool = True,
              name: str = "predictions") -> Result:
     """Judge predictions against the truth.
 
@@ -82,6 +85,7 @@ def evaluate(predictions: pd.DataFrame, truth: pd.DataFrame, labels: Sequence[st
         calibrate: platt, isotonic (from 200 positives on) or none.
         fit: (predictions, truth) of other films, on which thresholds and scaling are learned; None cross-fits by
             patient on the films themselves.
+        conditional: the same predictions before the chain rule; sets both beside each other.
         by: columns of the truth file to split by, e.g. ("Sex", "Age", "AP/PA").
         tree: the hierarchy; None takes that of the data set the labels belong to (see `tree_for`).
         curves: also make ROC and PR curves with bands.
@@ -96,18 +100,27 @@ def evaluate(predictions: pd.DataFrame, truth: pd.DataFrame, labels: Sequence[st
     threshold = thresholds.parse_rule(threshold)
     if replicates < 0:
         raise InputError(f"--replicates is {replicates}; expected 0 or more")
-    cases = join(predictions, truth, labels, patients=patients, unit=unit, rule=rule, truth_blank=truth_blank,
-                 intersect=intersect, views=views)
-    fitting = join(*fit, cases.labels, patients=patients, unit=unit, rule=rule, truth_blank=truth_blank,
-                   intersect=intersect, views=views) if fit else None
-    return judge(cases, fitting, replicates=replicates, seed=seed, stratified=stratified, threshold=threshold,
+    joining = {"unit": unit, "rule": rule, "truth_blank": truth_blank, "intersect": intersect, "views": views}
+    cases = join(predictions, truth, labels, patients=patients, **joining)
+    own = patients if isinstance(patients, str) else None             # a list of patients belongs to `truth` only
+    fitting = join(*fit, cases.labels, patients=own, **joining) if fit else None
+    before = join(conditional, truth, cases.labels, patients=patients, **joining) if conditional is not None else None
+    return judge(cases, fitting, before, replicates=replicates, seed=seed, stratified=stratified, threshold=threshold,
                  calibrate=calibrate, by=by, tree=tree, curves=curves, name=name)
 
 
-def judge(cases: Cases, fitting: Cases | None = None, *, replicates: int = 1000, seed: int = 0,
-          stratified: bool = False, threshold="youden", calibrate: str = "platt", by: Sequence[str] = (),
+def judge(cases: Cases, fitting: Cases | None = None, conditional: Cases | None = None, *, replicates: int = 1000,
+          seed: int = 0, stratified: bool = False, threshold="youden", calibrate: str = "platt", by: Sequence[str] = (),
           tree: hierarchy.Tree | None = None, curves: bool = True, name: str = "predictions") -> Result:
-    """`evaluate` on cases that are already joined; `fitting` are other cases to learn thresholds and scaling from."""
+    """`evaluate` on cases that are already joined.
+
+    Args:
+        cases: what is judged.
+        fitting: other cases to learn thresholds and scaling from.
+        conditional: the same cases before the chain rule.
+
+    The further arguments are those of `evaluate`.
+    """
     notes = list(cases.notes)
     tree = tree or tree_for(cases.labels)
     table, values, found, groups = _ranked(cases, replicates, seed, stratified, curves, notes)
@@ -121,17 +134,12 @@ def judge(cases: Cases, fitting: Cases | None = None, *, replicates: int = 1000,
     _add_thresholds(result, fitting, threshold, replicates, seed, groups)
     _add_calibration(result, fitting, calibrate, tree, seed)
     _add_mean(result)
-    result.tree = tree_report(cases, tree)
+    if conditional is not None:
+        _add_before(result, conditional, replicates, seed)
+    result.tree = tree_report(cases, tree, conditional)
     if by:
         result.subgroups = subgroups(cases, by, replicates, seed, stratified, notes)
     return result
-
-
-def mean_labels(labels: Sequence[str]) -> tuple[str, tuple[str, ...]]:
-    """Which labels the mean is taken over, and what it is called."""
-    if set(COMPETITION_LABELS) <= set(labels):
-        return "mean of five", COMPETITION_LABELS
-    return f"mean of {len(labels)}", tuple(labels)
 
 
 def _ranked(cases: Cases, replicates: int, seed: int, stratified: bool, curves: bool,
@@ -321,6 +329,15 @@ def _add_mean(result: Result) -> None:
     result.notes.append(f"The {name} is over {len(used)} label{'s' * (len(used) != 1)}"
                         + (f"; without AUROC: {', '.join(set(over) - set(table.loc[used, 'label']))}"
                            if len(used) < len(over) else "") + ".")
+
+
+def _add_before(result: Result, conditional: Cases, replicates: int, seed: int) -> None:
+    if list(conditional.keys) != list(result.cases.keys):
+        raise InputError("the scores before the chain rule have other keys than those after it; both must judge the "
+                         "same films")
+    result.settings["conditional"] = "given"
+    result.comparisons["after the chain rule against before"] = comparison.compare(
+        conditional, result.cases, ("before the chain rule", "after it"), replicates=replicates, seed=seed)
 
 
 def tree_for(labels: Sequence[str]) -> hierarchy.Tree:

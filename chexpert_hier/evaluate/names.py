@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from ..errors import InputError
-from ..labels import CHEXPERT_LABELS
+from ..labels import CHEXPERT_LABELS, COMPETITION_LABELS
 
 KEY_COLUMNS = {"path": "Path", "image": "Path", "image path": "Path", "filename": "Path", "file": "Path",
                "image index": "Path", "study": "Study", "study path": "Study"}
@@ -126,3 +126,10 @@ def view_of(path: str) -> str | None:
     """"Frontal" or "Lateral" where the file's name says so, else None."""
     match = re.search(r"_(frontal|lateral)\b", str(path))
     return match.group(1).capitalize() if match else None
+
+
+def mean_labels(labels: Sequence[str]) -> tuple[str, tuple[str, ...]]:
+    """Which labels the mean is taken over, and what it is called."""
+    if set(COMPETITION_LABELS) <= set(labels):
+        return "mean of five", COMPETITION_LABELS
+    return f"mean of {len(labels)}", tuple(labels)

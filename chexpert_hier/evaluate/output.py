@@ -66,7 +66,8 @@ def as_json(findings: Findings) -> dict:
     """The findings as plain numbers, lists and dicts; what is not a number is null."""
     return _plain({"package": f"chexpert_hier {__version__}", **_one(findings.results[0]),
                    "others": [_one(result) for result in findings.results[1:]],
-                   "comparisons": {name: _rows(table) for name, table in findings.comparisons.items()},
+                   "comparisons": {name: _rows(table) for name, table in
+                                   {**findings.results[0].comparisons, **findings.comparisons}.items()},
                    "radiologists": {name: {"points": _rows(r.points), "below": _rows(r.below), "f1": _rows(r.f1),
                                            "agreement": _rows(r.agreement), "notes": r.notes}
                                     for name, r in findings.readers.items()}})

@@ -33,6 +33,7 @@ th,td{padding:.32rem .7rem .32rem 0;text-align:right;border-bottom:1px solid var
 th:first-child,td.text,th.text{text-align:left}td.text{white-space:normal;min-width:12rem}thead th{color:var(--soft);
 vertical-align:bottom}tbody th{font-weight:600;position:sticky;left:0;
 background:#fff}caption{max-width:min(70rem,88vw)}tr.mean th,tr.mean td{background:var(--wash);font-weight:600}
+.narrow td .soft{display:block;font-weight:400}
 .flag{display:inline-block;margin-left:.4rem;padding:0 .35rem;border:1px solid var(--warn);border-radius:.25rem;
 color:var(--warn);font-size:.75rem;font-weight:600}
 .soft{color:var(--soft)}ul.notes{padding-left:1.2rem}ul.notes li{margin:.25rem 0;overflow-wrap:anywhere}
@@ -93,14 +94,15 @@ def _with_interval(value: float, low: float, high: float, digits: int = 3) -> st
 
 
 def _table(caption: str, head: Sequence[str], rows: Iterable[tuple[str, Sequence[str], bool]],
-           text: Sequence[int] = ()) -> str:
+           text: Sequence[int] = (), narrow: bool = False) -> str:
     """A table that scrolls sideways on small screens; rows are (first cell, other cells, is the mean), all HTML."""
     columns = "".join(f'<th scope="col"{" class=text" if k in text else ""}>{name}</th>' for k, name in enumerate(head))
     lines = []
     for first, cells, mean in rows:
         data = "".join(f"<td{' class=text' if k in text else ''}>{cell}</td>" for k, cell in enumerate(cells, 1))
         lines.append(f'<tr{" class=mean" if mean else ""}><th scope="row">{first}</th>{data}</tr>')
-    return (f'<div class="scroll" tabindex="0" role="region" aria-label="{_text(caption)}"><table><caption>'
+    kind = " class=narrow" if narrow else ""                         # intervals below their values
+    return (f'<div class="scroll" tabindex="0" role="region" aria-label="{_text(caption)}"><table{kind}><caption>'
             f"{_text(caption)}</caption><thead><tr>{columns}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>")
 
 
@@ -201,7 +203,8 @@ def _thresholds(main: Result) -> str:
 
     note = next((note for note in main.notes if note.startswith("Thresholds:")), "")
     return f"<p>{_text(note)}</p>" + _table("Called present at or above the threshold; 95 % bootstrap intervals over "
-                                            "patients", ["Label", *columns.values()], _measures(main, columns, form))
+                                            "patients",
+                                                                                        ["Label", *columns.values()], _measures(main, columns, form), narrow=True)
 
 
 def _calibration(main: Result) -> str:
@@ -266,7 +269,7 @@ def _kappas(readers: Readers) -> str:
 
 def _comparisons(findings: Findings) -> str:
     parts = []
-    for name, table in findings.comparisons.items():
+    for name, table in {**findings.results[0].comparisons, **findings.comparisons}.items():
         last = len(table) - 1
         rows = [(_text(row.label), [_number(row.auroc_first), _number(row.auroc_second),
                                     _with_interval(row.difference, row.difference_low, row.difference_high),
@@ -293,7 +296,8 @@ def _subgroups(main: Result) -> str:
                 cells.setdefault(row.label, []).append(_with_interval(row.auroc, row.auroc_low, row.auroc_high)
                                                        + f' <span class="soft">({_count(row.positives)})</span>{mark}')
         rows = [(_text(label), found, label == main.mean_name) for label, found in cells.items()]
-        parts.append(_table(f"AUROC by {column}, with 95 % intervals and (positives)", head, rows))
+        parts.append(_table(f"AUROC by {column}, with 95 % intervals and (positives)", head, rows,
+                            narrow=True))
     return "".join(parts)
 
 

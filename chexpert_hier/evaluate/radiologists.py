@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 
 from ..errors import InputError
-from .evaluation import Result, mean_labels
+from .evaluation import Result
+from .names import label_columns, mean_labels
 from .ranking import percentile_interval, resamples, roc_curve
 from .reading import Cases, join, where
 from .thresholds import confusion, rates
@@ -78,8 +79,7 @@ def _model_calls(result: Result) -> str:
 
 
 def _refuse_scores(table: pd.DataFrame) -> None:
-    from . import names
-    for column in names.label_columns(table.columns, table.attrs.get("source", "radiologist")).values():
+    for column in label_columns(table.columns, table.attrs.get("source", "radiologist")).values():
         if pd.api.types.is_numeric_dtype(table[column]):
             bad = ~table[column].isin((0, 1))
             if bad.any():
