@@ -248,7 +248,7 @@ def _source(args, recipe, dataset, out, native):
     cache = args.cache or ("auto" if recipe.cache else None)
     if cache is None:
         return sources.from_files(dataset, recipe, out, native)
-    return sources.from_cache(dataset, recipe, out, native, out.parent / "crops" if cache == "auto" else Path(cache))
+    return sources.from_cache(dataset, recipe, out, native, None if cache == "auto" else Path(cache))
 
 
 def _selftrained(args, recipe, train):

@@ -153,8 +153,10 @@ def croppers_in(folder: Path, recipe: Recipe) -> dict[str, Cropper]:
             for view, template in templates.items()}
 
 
-def learn_croppers(dataset: Dataset, recipe: Recipe, folder: Path) -> dict[str, Cropper]:
+def learn_croppers(dataset: Dataset, recipe: Recipe, folder: Path, *, skip_bad: bool = False) -> dict[str, Cropper]:
     """Learn each view's template from training films drawn by seed, and keep it in `folder`; those there are reused.
+
+    With `skip_bad` unreadable films among those drawn are passed over.
 
     Source: Pham et al. 2019, section 4.2; which films is not stated (ledger P2).
     """
@@ -168,17 +170,27 @@ def learn_croppers(dataset: Dataset, recipe: Recipe, folder: Path) -> dict[str, 
                 raise InputError(f"{dataset.root}: no {view.lower()} training film to learn the template from; use "
                                  "--set crop=centre or other --views")
             chosen = np.random.default_rng([recipe.seed, number]).permutation(places)[:recipe.template_films]
-            films = _rescaled(train.select(np.sort(chosen)), recipe)
+            films = _rescaled(train.select(np.sort(chosen)), recipe, skip_bad)
             write_template(folder / template_file(view), learn_template(films, recipe.crop_size))
     return croppers_in(folder, recipe)
 
 
-def _rescaled(films: Dataset, recipe: Recipe):
+def _rescaled(films: Dataset, recipe: Recipe, skip_bad: bool):
     cropper = Cropper("centre", None, recipe.rescaled_size, recipe.crop_size, recipe.resize)
+
+    def one(film):
+        try:
+            return cropper.rescale(read_film(*film))
+        except InputError:
+            if not skip_bad:
+                raise
+            return None
+
     with ThreadPoolExecutor() as pool:
         named = zip(films.files, row_names(films))
-        yield from commands.progress(pool.map(lambda film: cropper.rescale(read_film(*film)), named), "template",
-                                     len(films))
+        for film in commands.progress(pool.map(one, named), "template", len(films)):
+            if film is not None:
+                yield film
 
 
 def from_files(dataset: Dataset, recipe: Recipe, folder: Path, native: str) -> Source:
@@ -197,6 +209,35 @@ def from_files(dataset: Dataset, recipe: Recipe, folder: Path, native: str) -> S
         raise InputError("--normalise dataset: the pixel statistics are counted by prepare; add --cache")
     croppers = learn_croppers(dataset, recipe, folder)
     return Source(dataset, croppers, Normalisation.named(recipe.normalise, native), recipe.image_size)
+
+
+def from_cache(dataset: Dataset, recipe: Recipe, folder: Path, native: str, cache: Path | None = None) -> Source:
+    """Crops from a cache, which is made (or finished) first where it is not there yet.
+
+    Args:
+        dataset: all splits; some of the cache's films, or all.
+        recipe: crop, sizes and normalisation.
+        folder: the run folder; the cache's templates are copied into it.
+        native: the backbone's own normalisation, for `normalise="native"`.
+        cache: the cache folder; None: beside the run folder, named after films and sizes.
+
+    Raises:
+        InputError: the cache belongs to other films, another split or other sizes.
+    """
+    from . import prepare
+
+    cache = cache or folder.parent / prepare.cache_name(dataset, recipe)
+    meta = prepare.read_meta(cache)
+    if meta is not None and meta["complete"]:
+        crops = prepare.Cache.open(cache, recipe=recipe)
+    else:
+        log.info("crops are prepared once, in %s", cache)
+        crops = prepare.prepare(dataset, recipe, cache, resume=True)
+    for view in views_of(recipe) if recipe.crop == "template" else ():
+        write_template(folder / template_file(view), crops.croppers[view].template)
+    how = Normalisation.named(recipe.normalise, native, crops.pixel_statistics)
+    croppers = {view: crops.croppers[view] for view in views_of(recipe)}
+    return Source(dataset, croppers, how, recipe.image_size, crops.source(dataset))
 
 
 def write_bad(bad: Sequence[BadFilm], path: Path) -> None:
