@@ -54,7 +54,7 @@ def export(members: list[Member], out: Path) -> Path:
     names = members[0].labels
     for member in members:
         if set(member.labels) != set(names):
-            raise InputError(f"{member.folder}: its labels differ from {members[0].folder}'s; an ensemble needs the same")
+            raise InputError(f"{member.folder}: its labels differ from {members[0].folder}'s; expected the same ones")
     answer = _answering(members, names)
     archive = keras.export.ExportArchive()
     for member in members:

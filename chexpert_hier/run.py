@@ -26,7 +26,8 @@ log = logging.getLogger("chexpert_hier.run")
 FIELDS = ("arch", "policy", "weights", "image_size", "seed", "blank", "ct_rows", "normalise", "precision", "views",
           "reader", "resize")
 CHECKED_FILMS = 100  # sent through the reloaded SavedModel
-PHANTOM_FILMS = {"patients": 2400, "valid_patients": 400, "seed": 0, "report_noise": 0.4}
+PHANTOM_FILMS = {"patients": 2200, "valid_patients": 400, "seed": 0, "report_noise": 0.4, "laterals": False,
+                 "most_studies": 3}
 
 
 def parser() -> argparse.ArgumentParser:
