@@ -100,14 +100,14 @@ def grad_cam(to_logits, maps, columns: Sequence[int]) -> np.ndarray:
 
     found = []
     for column in columns:
-        slope = _gradient(lambda x, c=column: keras.ops.sum(to_logits(x, training=False)[:, c]), maps)
+        slope = backend_gradient(lambda x, c=column: keras.ops.sum(to_logits(x, training=False)[:, c]), maps)
         strength = slope.mean(axis=(1, 2))  # (n, k)
         found.append(np.einsum("nhwk,nk->nhw", keras.ops.convert_to_numpy(maps), strength))
     return np.stack(found, axis=-1).astype("float32")
 
 
-def _gradient(function, x) -> np.ndarray:
-    """d function(x) / dx on whichever backend Keras runs."""
+def backend_gradient(function, x) -> np.ndarray:
+    """d function(x) / dx, function(x) a scalar, on whichever backend Keras runs; x is a tensor."""
     import keras
 
     backend = keras.backend.backend()

@@ -50,7 +50,7 @@ class ThreeClass(keras.layers.Layer):
         logits = keras.ops.reshape(logits, (-1, logits.shape[-1] // 3, 3))
         never = np.zeros(logits.shape[1:], "float32")
         never[list(self.certain), 2] = -1e9  # finite, so that no gradient becomes NaN
-        logits = logits + never
+        logits = logits + keras.ops.convert_to_tensor(never)
         return keras.ops.softmax(logits, axis=-1) if self.activation == "softmax" else logits
 
     def compute_output_shape(self, shape):

@@ -1,5 +1,10 @@
 """The network: shapes and seeds, parts that share weights, frozen layers bit for bit the same, dropout alone drawn."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
@@ -191,3 +196,13 @@ def test_files_that_are_no_model_are_told(tmp_path):
     keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]).save(tmp_path / "other.keras")
     with pytest.raises(InputError, match="Findings"):
         models.load_model(tmp_path / "other.keras")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["torch", "jax"])
+def test_network_losses_and_maps_work_on_other_backends(backend):
+    pytest.importorskip(backend, reason=f"{backend} is not installed")
+    files = [str(Path(__file__).with_name(name)) for name in ("test_losses.py", "test_model.py", "test_heatmaps.py")]
+    done = subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:warnings", "-p", "no:cacheprovider", *files],
+                          env={**os.environ, "KERAS_BACKEND": backend}, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-3000:]
