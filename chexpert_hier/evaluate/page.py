@@ -204,7 +204,8 @@ def _thresholds(main: Result) -> str:
     note = next((note for note in main.notes if note.startswith("Thresholds:")), "")
     return f"<p>{_text(note)}</p>" + _table("Called present at or above the threshold; 95 % bootstrap intervals over "
                                             "patients",
-                                                                                        ["Label", *columns.values()], _measures(main, columns, form), narrow=True)
+                                            ["Label", *columns.values()], _measures(main, columns, form),
+                                            narrow=True)
 
 
 def _calibration(main: Result) -> str:
