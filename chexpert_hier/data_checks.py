@@ -230,7 +230,7 @@ def print_counts(dataset: Dataset, tree: str | None, blank: str, closure: bool, 
     weights = pd.DataFrame(labels.class_weights(labels.class_counts(raw, blank=blank)), list(dataset.labels),
                            [f"w {name}" for name in labels.CLASSES])
     weights["u-mean"] = labels.uncertain_mean(raw)
-    print("\nall films: weights of the three classes (films / films of the class), mean that u-mean gives uncertain cells\n"
+    print("\nall films: weights of the three classes (films / films of the class); what u-mean gives uncertain cells\n"
           + weights.to_string(float_format="{:.4f}".format))
     if out:
         write_text(out, table.to_json(orient="records", indent=1) if str(out).endswith(".json")

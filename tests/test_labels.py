@@ -1,0 +1,223 @@
+"""Policies by hand, smoothed draws, class weights, the bridge between label sets."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from chexpert_hier import labels
+from chexpert_hier.errors import InputError
+from chexpert_hier.labels import CHESTXRAY14_LABELS, CHEXPERT_LABELS, POLICY_NAMES, Policy, hard_targets, targets
+
+NAN = np.nan
+RAW = np.array([[1, 0, -1, NAN], [-1, -1, 1, 0]], np.float32)
+KEYS = ["train/patient00001/study1/view1_frontal.jpg", "train/patient00002/study1/view1_frontal.jpg"]
+NAMES = ("Edema", "Pneumonia", "Atelectasis", "Fracture")
+BY_HAND = {  # blank = negative
+    "u-ignore": [[1, 0, NAN, 0], [NAN, NAN, 1, 0]],
+    "u-zeros": [[1, 0, 0, 0], [0, 0, 1, 0]],
+    "u-ones": [[1, 0, 1, 0], [1, 1, 1, 0]],
+}
+RAW_TABLES = arrays(np.float32, st.tuples(st.integers(0, 8), st.just(4)), elements=st.sampled_from([1, 0, -1, NAN]))
+
+
+@pytest.mark.parametrize("policy", BY_HAND)
+def test_policies_by_hand(policy):
+    np.testing.assert_array_equal(targets(RAW, KEYS, NAMES, policy), BY_HAND[policy])
+    np.testing.assert_array_equal(hard_targets(RAW, policy), BY_HAND[policy])
+    np.testing.assert_array_equal(hard_targets(RAW, Policy(policy, ct=True)), BY_HAND[policy])
+
+
+def test_blank_ignore_takes_the_blank_cells_out_under_every_policy():
+    for policy in POLICY_NAMES:
+        extra = {"mean": np.full(4, .5), "selftrained": np.full((2, 4), .5)}
+        blank = np.isnan(targets(RAW, KEYS, NAMES, policy, blank="ignore", **extra))
+        assert blank[0, 3].all(), policy
+        assert not np.isnan(targets(RAW, KEYS, NAMES, policy, **extra))[0, 3].any(), policy
+
+
+@pytest.mark.parametrize("policy, low, high", [("u-ones+lsr", .55, .85), ("u-zeros+lsr", 0, .3)])
+def test_smoothing_moves_uncertain_cells_only_and_into_the_papers_interval(policy, low, high):
+    raw = np.full((4000, 1), -1, np.float32)
+    drawn = targets(raw, [str(row) for row in range(4000)], ["Edema"], policy, seed=3)
+    assert low <= drawn.min() < low + .01 and high - .01 < drawn.max() <= high
+    assert abs(drawn.mean() - (low + high) / 2) < 5 * (high - low) / np.sqrt(12 * 4000)
+    smooth, certain = targets(RAW, KEYS, NAMES, policy), RAW != -1
+    np.testing.assert_array_equal(smooth[certain], np.nan_to_num(RAW[certain]))
+    hard = hard_targets(RAW, policy)
+    np.testing.assert_array_equal(hard, BY_HAND[policy.removesuffix("+lsr")])  # parents are decided before smoothing
+
+
+def test_a_draw_depends_on_seed_key_and_label_alone():
+    raw = np.full((50, 4), -1, np.float32)
+    keys = [f"train/patient{row:05d}/study1/view1_frontal.jpg" for row in range(50)]
+    drawn = targets(raw, keys, NAMES, "u-ones+lsr", seed=1)
+    order = np.random.default_rng(0).permutation(50)
+    np.testing.assert_array_equal(targets(raw, [keys[row] for row in order], NAMES, "u-ones+lsr", 1), drawn[order])
+    np.testing.assert_array_equal(targets(raw[:7, 1:3], keys[:7], NAMES[1:3], "u-ones+lsr", 1), drawn[:7, 1:3])
+    alone = np.where(np.eye(50, 4) == 1, -1, 0).astype(np.float32)  # other cells certain: the draw stays
+    np.testing.assert_array_equal(targets(alone, keys, NAMES, "u-ones+lsr", 1)[np.eye(50, 4) == 1],
+                                  drawn[np.eye(50, 4) == 1])
+    assert len(np.unique(drawn)) == drawn.size
+    assert (targets(raw, keys, NAMES, "u-ones+lsr", seed=2) != drawn).all()
+    assert (targets(raw, keys[::-1], NAMES, "u-ones+lsr", seed=1) != drawn).all()
+
+
+def test_draws_are_the_same_on_every_platform():
+    """BLAKE2b and SplitMix64 worked with Python's whole numbers, not NumPy's."""
+    import hashlib
+
+    def mix(value, salt):
+        for addend in (0, salt):
+            value = ((value ^ addend) + 0x9E3779B97F4A7C15) % 2**64
+            value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) % 2**64
+            value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) % 2**64
+            value ^= value >> 31
+        return value
+
+    def digest(name):
+        return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little")
+
+    expected = [[(mix(digest(key), mix(digest(label), mix(7, 2))) >> 11) / 2**53 for label in NAMES] for key in KEYS]
+    np.testing.assert_array_equal(labels.uniform_draws(KEYS, NAMES, seed=7, stream=2), expected)
+
+
+def test_draws_are_uniform_and_unrelated_between_labels_rows_seeds_and_epochs():
+    keys = [str(row) for row in range(20000)]
+    first = labels.uniform_draws(keys, ["A", "B"], 0)
+    counts = np.histogram(first[:, 0], 20, (0, 1))[0]
+    assert ((counts - 1000) ** 2 / 1000).sum() < 50  # chi-square, 19 degrees of freedom: p about 0.0001
+    others = [first[:, 1], np.roll(first[:, 0], 1), labels.uniform_draws(keys, ["A"], 1)[:, 0],
+              labels.uniform_draws(keys, ["A"], 0, stream=1)[:, 0]]
+    for other in others:
+        assert abs(np.corrcoef(first[:, 0], other)[0, 1]) < 4 / np.sqrt(20000)
+
+
+def test_epoch_and_mean_draws():
+    raw = np.full((2, 4), -1, np.float32)
+    fixed, zero, one, again = (targets(raw, KEYS, NAMES, "u-ones+lsr", 5, lsr_draw=draw, epoch=epoch) for draw, epoch in
+                               (("fixed", 1), ("epoch", 0), ("epoch", 1), ("epoch", 1)))
+    np.testing.assert_array_equal(one, again)
+    np.testing.assert_array_equal(fixed, targets(raw, KEYS, NAMES, "u-ones+lsr", 5))
+    assert (zero != one).all() and (fixed != zero).all()
+    np.testing.assert_allclose(targets(raw, KEYS, NAMES, "u-ones+lsr", 5, lsr_draw="mean"), .70, rtol=1e-6)
+    np.testing.assert_allclose(targets(raw, KEYS, NAMES, "u-zeros+lsr", 5, lsr_draw="mean"), .15, rtol=1e-6)
+
+
+def test_u_mean_is_positives_over_known():
+    raw = np.array([[1, -1, 0], [1, -1, NAN], [0, NAN, NAN], [-1, -1, -1]], np.float32)
+    mean = labels.uncertain_mean(raw)
+    np.testing.assert_allclose(mean, [2 / 3, NAN, 0])
+    result = targets(raw, "abcd", ("A", "B", "C"), "u-mean", mean=mean)
+    np.testing.assert_allclose(result[:, 0], [1, 1, 0, 2 / 3])
+    np.testing.assert_array_equal(result[:, 1], [NAN, NAN, 0, NAN])
+    with pytest.raises(ValueError, match="mean must be given"):
+        targets(raw, "abcd", ("A", "B", "C"), "u-mean")
+
+
+def test_u_selftrained_takes_the_finished_models_probability_for_uncertain_cells_only():
+    predictions = np.linspace(.1, .8, 8).reshape(2, 4)
+    result = targets(RAW, KEYS, NAMES, "u-selftrained", selftrained=predictions)
+    np.testing.assert_allclose(result, [[1, 0, .3, 0], [.5, .6, 1, 0]], rtol=1e-6)
+    with pytest.raises(InputError, match="outside"):
+        targets(RAW, KEYS, NAMES, "u-selftrained", selftrained=predictions * 2)
+    with pytest.raises(ValueError, match="selftrained"):
+        targets(RAW, KEYS, NAMES, "u-selftrained", selftrained=predictions[:1])
+
+
+def test_multiclass_targets_are_one_hot():
+    hot = targets(RAW, KEYS, NAMES, "u-multiclass")
+    assert hot.shape == (2, 4, 3) and hot.dtype == np.float32
+    np.testing.assert_array_equal(hot[0], [[0, 1, 0], [1, 0, 0], [0, 0, 1], [1, 0, 0]])
+    np.testing.assert_array_equal(targets(RAW, KEYS, NAMES, "u-multiclass", blank="ignore")[0, 3], [NAN] * 3)
+
+
+def test_class_weights_of_chexperts_published_counts():
+    """Enlarged Cardiomediastinum and No Finding over all views (Irvin et al. 2019's table, as images)."""
+    raw = np.full((223_414, 2), NAN, np.float32)
+    raw[:10_798, 0], raw[10_798:23_201, 0], raw[23_201:44_839, 0] = 1, -1, 0
+    raw[:22_381, 1] = 1
+    counts = labels.class_counts(raw)
+    np.testing.assert_array_equal(counts, [[200_213, 10_798, 12_403], [201_033, 22_381, 0]])
+    np.testing.assert_allclose(labels.class_weights(counts), [[1.12, 20.69, 18.01], [1.11, 9.98, 0]], atol=.005)
+
+
+def test_balance_weights_of_chexnet():
+    np.testing.assert_allclose(labels.balance_weights(np.array([[1, NAN], [0, 1], [0, NAN], [0, 1]])),
+                               [[.75, .25], [0, 1]])
+
+
+@pytest.mark.parametrize("text", ["u-ones+ct+lsr", "ct+U-Ones+lsr", "LSR + u-ones + CT"])
+def test_parts_of_a_policy_in_any_order(text):
+    assert Policy.parse(text) == Policy("u-ones", ct=True, lsr=True) and Policy.parse(text).name == "u-ones+ct+lsr"
+
+
+@pytest.mark.parametrize("text", ["", "ct", "u-one", "u-ignore+lsr", "u-ones+u-zeros", "u-ones+lsr+lsr", "u-mean+lsr",
+                                  "u-ones+ct+"])
+def test_an_unknown_policy_lists_the_valid_ones(text):
+    with pytest.raises(InputError, match="policy is"):
+        Policy.parse(text)
+    with pytest.raises(InputError, match=r"expected one of: u-ignore, u-ignore\+ct"):
+        Policy.parse("u-nothing")
+
+
+def test_the_ten_rows_of_table_1_are_policies():
+    assert len(labels.TABLE_1) == 10 and set(labels.TABLE_1) <= set(POLICY_NAMES)
+    assert [Policy.parse(name).name for name in POLICY_NAMES] == list(POLICY_NAMES)
+
+
+@pytest.mark.parametrize("wrong", [2, -2, .5, np.inf])
+def test_other_numbers_are_refused(wrong):
+    with pytest.raises(ValueError, match=r"raw\[0, 1\]"):
+        hard_targets(np.array([[1, wrong]]), "u-ones")
+
+
+def test_wrong_options_are_refused():
+    for options in ({"blank": "zero"}, {"lsr_draw": "once"}, {"lsr_ones": (.9, .5)}, {"lsr_ones": (.5, 1.5)}):
+        with pytest.raises(InputError):
+            targets(RAW, KEYS, NAMES, "u-ones+lsr", **options)
+
+
+@settings(max_examples=60, deadline=None)
+@given(raw=RAW_TABLES, name=st.sampled_from(POLICY_NAMES), seed=st.integers(-5, 2**70), epoch=st.integers(0, 9),
+       draw=st.sampled_from(labels.LSR_DRAWS), blank=st.sampled_from(labels.BLANKS))
+def test_targets_stay_in_range_and_keep_certain_cells(raw, name, seed, epoch, draw, blank):
+    keys = [f"key {row}" for row in range(len(raw))]
+    extra = {"mean": np.full(4, .4), "selftrained": np.full(raw.shape, .6)}
+    result = targets(raw, keys, NAMES, name, seed, blank=blank, lsr_draw=draw, epoch=epoch, **extra)
+    assert result.dtype == np.float32 and result.shape == raw.shape + (3,) * name.startswith("u-multiclass")
+    assert ((result >= 0) & (result <= 1) | np.isnan(result)).all()
+    if not name.startswith("u-multiclass"):
+        known = (raw == 0) | (raw == 1)
+        np.testing.assert_array_equal(result[known], raw[known])
+        assert (np.isnan(result[np.isnan(raw)]) == (blank == "ignore")).all()
+        hard = hard_targets(raw, name, blank=blank)
+        assert (((hard == 0) | (hard == 1)) | np.isnan(hard)).all()
+        np.testing.assert_array_equal(hard[known], raw[known])
+
+
+def test_key_is_the_part_after_the_first_slash():
+    assert labels.key("CheXpert-v1.0-small/train/patient00001/study1/view1_frontal.jpg") == KEYS[0]
+    assert labels.key("00000001_000.png") == "00000001_000.png"
+
+
+def test_the_bridge_between_label_sets():
+    nih = np.zeros((4, 14), np.float32)
+    nih[0, CHESTXRAY14_LABELS.index("Nodule")] = 1
+    nih[1, CHESTXRAY14_LABELS.index("Effusion")] = 1
+    nih[2, CHESTXRAY14_LABELS.index("Infiltration")] = 1
+    chexpert = dict(zip(CHEXPERT_LABELS, labels.translate(nih, CHESTXRAY14_LABELS, CHEXPERT_LABELS).T))
+    np.testing.assert_array_equal(chexpert["Lung Lesion"], [1, 0, 0, 0])
+    np.testing.assert_array_equal(chexpert["Pleural Effusion"], [0, 1, 0, 0])
+    np.testing.assert_array_equal(chexpert["Lung Opacity"], [1, 0, 1, 0])
+    np.testing.assert_array_equal(chexpert["No Finding"], [0, 0, 0, 1])
+    assert np.isnan(chexpert["Support Devices"]).all()
+    back = np.zeros((1, 14), np.float32)
+    back[0, CHEXPERT_LABELS.index("Lung Lesion")] = 1
+    truth = dict(zip(CHESTXRAY14_LABELS, labels.translate(back, CHEXPERT_LABELS, CHESTXRAY14_LABELS)[0]))
+    assert np.isnan(truth["Mass"]) and np.isnan(truth["Nodule"]) and truth["Effusion"] == 0  # which of the two: unknown
+    assert np.isnan(truth["Hernia"]) and np.isnan(truth["Infiltration"])
+    scores = labels.translate(back * .7, CHEXPERT_LABELS, CHESTXRAY14_LABELS, scores=True)[0]
+    scores = dict(zip(CHESTXRAY14_LABELS, scores))
+    assert scores["Mass"] == scores["Nodule"] == np.float32(.7)
