@@ -295,8 +295,9 @@ def assign_in_order(model: keras.Model, found: list[list[np.ndarray]]) -> None:
 def memory_per_film(model: keras.Model) -> dict[str, int]:
     """Estimate the memory of a training step from the layers' output shapes.
 
-    Counts each convolution's, normalisation's, activation's, pooling's, sum's and concatenation's output once, in the
-    layer's own precision: what back-propagation keeps. Padding, reshaping and the allocator's reserve are left out.
+    Counts each convolution's, normalisation's, activation's, pooling's, sum's and concatenation's output once, and what
+    a separable convolution holds between its two halves, in the layer's own precision: what back-propagation may keep.
+    Padding, the gradients' passing copies and the allocator's reserve are left out.
 
     Args:
         model: any functional model with fixed image size.
@@ -310,6 +311,8 @@ def memory_per_film(model: keras.Model) -> dict[str, int]:
             continue
         width = 2 if "16" in layer.compute_dtype else 4
         activations += width * int(np.prod(layer.output.shape[1:]))
+        if isinstance(layer, keras.layers.SeparableConv2D):
+            activations += width * int(np.prod(layer.output.shape[1:3])) * layer.input.shape[3]
     weights = 4 * sum(int(np.prod(w.shape)) for w in model.weights)
     trained = 4 * sum(int(np.prod(w.shape)) for w in model.trainable_weights)
     return {"activations": activations, "weights": weights, "gradients": trained, "optimizer": 2 * trained}

@@ -309,7 +309,7 @@ def reset_head(model: keras.Model, seed: int) -> None:
     """Draw the last Dense layer's weights anew (Glorot uniform, zero bias; ledger C7's option)."""
     head = head_layer(model)
     head.kernel.assign(keras.initializers.GlorotUniform(seed)(head.kernel.shape))
-    head.bias.assign(keras.ops.zeros_like(head.bias))
+    head.bias.assign(keras.ops.zeros(head.bias.shape))
 
 
 def _batch_normalisations(model: keras.Model) -> list:

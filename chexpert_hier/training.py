@@ -19,7 +19,7 @@ import numpy as np
 
 from . import hierarchy, images, labels, losses
 from .commands import Bar
-from .errors import InputError, one_of
+from .errors import InputError
 from .evaluate import auroc
 from .files import write_text, written_whole
 from .model import feature_model, freeze_all_but_head, head_model, reset_head, unfreeze
@@ -277,24 +277,14 @@ def stage_loss(name: str, targets: np.ndarray, tree: hierarchy.Tree) -> losses.M
     """The loss a stage names, with the numbers that it takes from the training targets or from the tree.
 
     Args:
-        name: a row of losses.LOSSES.
+        name: a row of losses.LOSSES, perhaps with options (see losses.build).
         targets: float (n, labels) or (n, labels, 3), the stage's own, NaN where a cell does not count.
         tree: the hierarchy of the labels.
 
     Raises:
         InputError: there is no such loss.
     """
-    one_of("loss", name, losses.LOSSES)
-    settings = {}
-    if name == "weighted_bce":
-        settings = dict(zip(("positive", "negative"), losses.class_weights(targets)))
-    elif name == "three_class":
-        settings = {"weights": losses.three_class_weights(targets)}
-    elif name == "product_bce":
-        settings = {"ancestors": tree.ancestors}
-    elif name.startswith("hbce"):
-        settings = {"edges": losses.edges_of(tree.parents_matrix)}
-    return losses.LOSSES[name](**settings)
+    return losses.build(name, targets, tree)
 
 
 def outputs_of(model: keras.Model, films: Films, batch_size: int = 32) -> np.ndarray:
