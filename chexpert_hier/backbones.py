@@ -158,9 +158,7 @@ def _download(arch: str, file: WeightsFile) -> None:
         with written_whole(file.path) as beside, tempfile.TemporaryDirectory(dir=file.path.parent) as folder:
             got = keras.utils.get_file(file.name, file.url, cache_dir=folder, cache_subdir="", file_hash=file.md5)
             os.replace(got, beside)
-    except InputError:
-        raise
-    except Exception as error:  # Keras wraps the network's error in a bare Exception
+    except Exception as error:  # Keras wraps the network's error in a bare Exception; or the disk is full or locked
         reason = " ".join(str(error).split())
         raise InputError(f"ImageNet weights of {arch}: {file.name} is not in {file.path.parent} and could not be "
                          f"fetched ({reason}); download {file.url} and save it as {file.path}, or use --weights none"
