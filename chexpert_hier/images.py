@@ -166,6 +166,11 @@ class FilmSource:
     def __len__(self) -> int:
         return len(self.files)
 
+    @property
+    def side(self) -> int:
+        """c, the side of the crops in pixels."""
+        return (self.cropper if self.cropper_of is None else self.cropper[0]).size
+
     def __call__(self, rows: np.ndarray) -> np.ndarray:
         """uint8 (len(rows), c, c).
 
@@ -181,8 +186,7 @@ class FilmSource:
             name = self.names[row] if self.names is not None else str(self.files[row])
             cropper = self.cropper if self.cropper_of is None else self.cropper[self.cropper_of[row]]
             out.append(cropper.crop([read_film(self.files[row], name)]).crops)
-        first = self.cropper if self.cropper_of is None else self.cropper[0]
-        return np.concatenate(out) if out else np.empty((0, first.size, first.size), np.uint8)
+        return np.concatenate(out) if out else np.empty((0, self.side, self.side), np.uint8)
 
     @cached_property
     def _pool(self) -> ThreadPoolExecutor:
@@ -204,6 +208,11 @@ class CropSource:
     def __len__(self) -> int:
         return len(self.crops if self.at is None else self.at)
 
+    @property
+    def side(self) -> int:
+        """c, the side of the crops in pixels."""
+        return self.crops.shape[1]
+
     def __call__(self, rows: np.ndarray) -> np.ndarray:
         """uint8 (len(rows), c, c)."""
         return np.asarray(self.crops[rows if self.at is None else self.at[rows]])
@@ -214,7 +223,7 @@ class Batches:
     """What a batch is, for all of the forms below.
 
     Attributes:
-        source: rows -> uint8 crops; a FilmSource or CropSource.
+        source: rows -> uint8 crops.
         rows: places in the source, in the order in which films are given (the caller shuffles).
         batch_size: films in a batch; the last one may be smaller.
         how: the normalisation; None gives uint8 (b, s, s, 1) for normalising on the device.
@@ -226,7 +235,7 @@ class Batches:
         draw: (seed, epoch), or any further whole numbers, which the draws depend on.
     """
 
-    source: Callable[[np.ndarray], np.ndarray]
+    source: FilmSource | CropSource
     rows: np.ndarray
     batch_size: int
     how: Normalisation | None = IMAGENET
@@ -239,6 +248,13 @@ class Batches:
 
     def __len__(self) -> int:
         return -(-len(self.rows) // self.batch_size)
+
+    @cached_property
+    def side(self) -> int:
+        """s, the side of the inputs in pixels."""
+        crop = np.zeros((1, self.source.side, self.source.side), np.uint8)
+        side = augmented(crop, [""], self.augment, 0).shape[1]
+        return side if self.how is None else _checked_side(side, self.image_size)
 
     def inputs(self, start: int) -> np.ndarray:
         """The inputs of the batch that begins at place `start` of `rows`: float32 (b, s, s, 3)."""
@@ -270,11 +286,14 @@ def stream(batches: Batches, parallel: int = 2, ahead: int = 2):
     import tensorflow as tf
 
     dtype = tf.uint8 if batches.how is None else tf.float32
-    channels = 1 if batches.how is None else 3
+    side, channels = batches.side, 1 if batches.how is None else 3
 
+    read = _marked(batches.inputs)
+
+    @tf.autograph.experimental.do_not_convert
     def load(start):
-        inputs = tf.numpy_function(_marked(batches.inputs), [start], dtype)
-        inputs.set_shape([None, batches.image_size, batches.image_size, channels])
+        inputs = tf.numpy_function(read, [start], dtype)
+        inputs.set_shape([None, side, side, channels])
         return inputs
 
     starts = tf.data.Dataset.range(0, len(batches.rows), batches.batch_size)

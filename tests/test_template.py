@@ -69,7 +69,8 @@ def exact_rescale(grey, size, area):
             weights[cell, min(max(low + 1, 0), length - 1)] += share
         return weights, 2 * size
     (rows, down), (columns, across) = matrix(grey.shape[0]), matrix(grey.shape[1])
-    total, parts = rows @ grey.astype(np.int64) @ columns.T, down * across
+    total = rows.astype(float) @ grey.astype(float) @ columns.T.astype(float)  # whole numbers far below 2^53
+    total, parts = total.astype(np.int64), down * across
     level, rest = np.divmod(total, parts)
     return (level + ((2 * rest > parts) | ((2 * rest == parts) & (level % 2 == 1)))).astype(np.uint8)
 
