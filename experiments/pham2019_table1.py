@@ -301,8 +301,8 @@ def _page(facts: dict, table: pd.DataFrame, differences: pd.DataFrame) -> str:
         f"{facts['recipe']['image_size']} pixels from random weights unless a row says otherwise; stage 1 "
         f"{stages[0]['epochs']} epochs, stage 2 {stages[1]['epochs']}. The paper's numbers are CheXpert's and no target "
         "for synthetic films: what can be compared is the order of the rows.", "",
-        "Mean AUROC over the five competition labels against the clean truth; mean over seeds, 95 % bootstrap interval "
-        "over patients. Rows with conditional training use the product; the other number is in table.csv.", "",
+        "Mean AUROC over the five competition labels against the clean truth; mean over seeds, 95 % bootstrap "
+        "interval over patients. Rows with conditional training use the product; the other number is in table.csv.", "",
         "| run | mean | 95 % interval | seeds | other product setting | PE | child above parent | ECE | paper |",
         "|---|---|---|---|---|---|---|---|---|"]
     other = table.set_index(["run", "product"])

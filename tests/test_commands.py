@@ -20,7 +20,8 @@ BLOCK = ("import sys, runpy\n"
 
 
 def without_keras(command: str, *arguments: str) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, "-c", BLOCK, command, *arguments], capture_output=True, text=True, timeout=120)
+    return subprocess.run([sys.executable, "-c", BLOCK, command, *arguments], capture_output=True, text=True,
+                          timeout=120)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -32,7 +33,8 @@ def test_help_answers_without_keras(command):
 
 @pytest.mark.parametrize(("arguments", "hint"), [
     (("--arch", "resnet50"), "densenet121"), (("--policy", "u-maybe"), "u-ones"), (("--recipe", "none"), "pham2019"),
-    (("--ct-rows", "some"), "union"), (("--data", "no/such/folder"), "no such folder"), (("--set", "epochs=3"), "image_size"),
+    (("--ct-rows", "some"), "union"), (("--data", "no/such/folder"), "no such folder"),
+    (("--set", "epochs=3"), "image_size"),
     (("--resume",), "--out"), (("--limit", "0"), "1 or more"), (("--seed", "x"), "invalid int")])
 def test_a_mistake_in_run_is_one_line_and_exit_code_2(arguments, hint, tmp_path):
     answer = without_keras("run", *arguments, *(() if "--resume" in arguments else ("--out", str(tmp_path / "out"))))

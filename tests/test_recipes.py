@@ -31,11 +31,13 @@ def test_the_deviations_table_states_the_defaults_of_the_code():
 
 def test_without_conditional_training_only_the_first_stage_is_trained_and_sees_all_rows():
     plan = replace(recipes.PHAM2019, policy="u-ones").plan()
-    assert [(stage.rows, stage.layers, stage.epochs, stage.learning_rate) for stage in plan] == [("all", "all", 5, 1e-4)]
+    assert [(stage.rows, stage.layers, stage.epochs, stage.learning_rate) for stage in plan] == [
+        ("all", "all", 5, 1e-4)]
 
 
 def test_conditional_training_freezes_all_but_the_head_in_stage_two():
-    assert [(stage.rows, stage.layers) for stage in recipes.PHAM2019.plan()] == [("conditional", "all"), ("all", "head")]
+    assert [(stage.rows, stage.layers) for stage in recipes.PHAM2019.plan()] == [
+        ("conditional", "all"), ("all", "head")]
 
 
 def test_chens_reading_finetunes_the_whole_network_on_the_products():
