@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from chexpert_hier import evaluate, hierarchy
 from chexpert_hier.errors import InputError
-from chexpert_hier.evaluate import calibration, comparison, evaluation, reading, thresholds
+from chexpert_hier.evaluate import calibration, comparison, joining, names, thresholds
 from chexpert_hier.labels import CHEXPERT_LABELS, COMPETITION_LABELS
 
 LABELS = ("Cardiomegaly", "Edema", "Consolidation", "Atelectasis", "Pleural Effusion")
@@ -38,7 +38,8 @@ def test_the_table_has_one_row_per_label_and_the_mean_of_five():
     assert table["labels_counted"].iloc[-1] == 5
     assert ((table["auroc_low"] < table["auroc"]) & (table["auroc"] < table["auroc_high"])).all()
     means = result.replicates.mean(1)                                # joint: the mean's interval comes from means
-    np.testing.assert_allclose(table[["auroc_low", "auroc_high"]].iloc[-1].astype(float), np.quantile(means, [.025, .975]))
+    last = table[["auroc_low", "auroc_high"]].iloc[-1].astype(float)
+    np.testing.assert_allclose(last, np.quantile(means, [.025, .975]))
     assert table["positives"].iloc[0] == truth[table["label"].iloc[0]].sum()
 
 
@@ -127,7 +128,7 @@ def test_thresholds_are_the_best_of_all(rows, rule):
 
 def test_no_film_is_judged_at_a_threshold_it_helped_to_choose():
     predicted, truth = tables(seed=3)
-    cases = reading.join(predicted, truth)
+    cases = joining.join(predicted, truth)
     seen = []
 
     def fit(scores, known):
@@ -165,7 +166,7 @@ def test_thresholds_from_other_films_and_given_ones():
     for table in others:
         table["Path"] = table["Path"].str.replace("/valid/patient", "/train/patient9")
     result = evaluate.evaluate(predicted, truth, fit=others, replicates=20)
-    fitting = reading.join(*others)
+    fitting = joining.join(*others)
     k = result.cases.labels.index("Edema")
     expected = thresholds.choose(fitting.scores[:, k], fitting.truth[:, k], "youden")
     row = result.table.set_index("label").loc["Edema"]
@@ -285,7 +286,7 @@ def test_subgroups_are_evaluations_of_their_films():
 
 def test_comparing_predictions_with_themselves_is_within_noise():
     predicted, truth = tables()
-    cases = reading.join(predicted, truth)
+    cases = joining.join(predicted, truth)
     table = comparison.compare(cases, cases, replicates=50)
     assert (table["difference"] == 0).all() and (table["p_holm"] == 1).all()
     assert set(table["verdict"]) == {"within noise"}
@@ -295,7 +296,7 @@ def test_a_clear_difference_is_said_and_delongs_p_is_right():
     from scipy.stats import norm
     predicted, truth = tables(films=400, patients=400, seed=5)
     worse = tables(films=400, patients=400, seed=5, noise=6.0)[0]
-    first, second = reading.join(predicted, truth), reading.join(worse, truth)
+    first, second = joining.join(predicted, truth), joining.join(worse, truth)
     table = comparison.compare(first, second, ("good", "bad"), replicates=300)
     assert table["verdict"].iloc[-1] == "good is better, beyond noise"
     both = np.c_[first.scores[:, 0], second.scores[:, 0]]
@@ -312,7 +313,7 @@ def test_holm_by_hand():
 
 
 def test_the_mean_is_over_the_competition_labels_only():
-    assert evaluation.mean_labels(CHEXPERT_LABELS) == ("mean of five", COMPETITION_LABELS)
+    assert names.mean_labels(CHEXPERT_LABELS) == ("mean of five", COMPETITION_LABELS)
     predicted, truth = tables(labels=CHEXPERT_LABELS)
     table = evaluate.evaluate(predicted, truth, replicates=0).table.set_index("label")["auroc"]
     assert table["mean of five"] == pytest.approx(table[list(COMPETITION_LABELS)].mean())

@@ -111,6 +111,9 @@ def test_fitting_on_other_films_writes_calibrated_scores(files, tmp_path):
     out = tmp_path / "out"
     main(["--predictions", files["first"], "--truth", files["truth"], "--fit", str(tmp_path / "p2.csv"),
           str(tmp_path / "t2.csv"), "--out", str(out), "--replicates", "20", "--no-page", "--quiet"])
+    again = evaluate.evaluate(evaluate.read_predictions(files["first"]), evaluate.read_truth(files["truth"]),
+                              threshold=str(out / "evaluation.json"), replicates=0)
+    assert list(again.table["sensitivity"]) == list(pd.read_csv(out / "evaluation.csv")["sensitivity"])
     table = evaluate.read_predictions(out / "calibrated.csv")
     assert list(table.columns) == ["Study", *LABELS] and (table["Edema"] <= table["Lung Opacity"]).all()
     assert not (out / "evaluation.html").exists()
@@ -143,7 +146,8 @@ def test_mistakes_are_one_line_and_exit_code_2(files, tmp_path, capsys, argument
 def test_help_is_fast_and_loads_neither_tensorflow_nor_matplotlib():
     start = time.monotonic()
     code = ("import sys, runpy\nsys.argv = ['evaluate', '--help']\ntry:\n"
-            "    runpy.run_module('chexpert_hier.evaluate', run_name='__main__')\nexcept SystemExit as stop:\n    print(stop.code)\nprint([m for m in ('tensorflow', "
+            "    runpy.run_module('chexpert_hier.evaluate', run_name='__main__')\n"
+            "except SystemExit as stop:\n    print(stop.code)\nprint([m for m in ('tensorflow', "
             "'keras', 'matplotlib', 'sklearn') if m in sys.modules])")
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert answer.stdout.strip().endswith("0\n[]"), answer.stdout + answer.stderr

@@ -6,7 +6,7 @@ import pytest
 
 from chexpert_hier import evaluate
 from chexpert_hier.errors import InputError
-from chexpert_hier.evaluate import aggregate, names, reading
+from chexpert_hier.evaluate import aggregate, joining, names
 
 
 def film(patient, study=1, view=1, root="CheXpert-v1.0", kind="frontal"):
@@ -30,7 +30,7 @@ PREDICTED = scores((film(1), 0.9, 0.1), (film(2), 0.2, 0.6), (film(3), 0.7, 0.7)
 def test_columns_are_read_by_name_and_keys_by_what_follows_the_root():
     other = PREDICTED[["Atelectasis", "Path", "Edema"]].iloc[::-1].copy()
     other["Path"] = other["Path"].str.replace("CheXpert-v1.0", "small")
-    cases, same = reading.join(PREDICTED, TRUTH), reading.join(other, TRUTH)
+    cases, same = joining.join(PREDICTED, TRUTH), joining.join(other, TRUTH)
     assert cases.labels == ("Edema", "Atelectasis")
     np.testing.assert_array_equal(cases.scores, PREDICTED[["Edema", "Atelectasis"]])
     np.testing.assert_array_equal(same.scores, cases.scores)
@@ -41,7 +41,7 @@ def test_spelling_variants_are_mapped_and_reported():
     odd = PREDICTED.rename(columns={"Edema": "prob_edema", "Atelectasis": "ATELECTASIS"})
     odd["Airspace_Opacity"] = 0.5
     truth = TRUTH.assign(**{"Lung Opacity": 1.0})
-    cases = reading.join(odd, truth)
+    cases = joining.join(odd, truth)
     assert cases.labels == ("Lung Opacity", "Edema", "Atelectasis")
     assert any("prob_edema" in note and "Airspace_Opacity" in note for note in cases.notes)
 
@@ -52,31 +52,31 @@ def test_labels_of_chestxray14_map_onto_chexperts():
                              "Pleural Other": [0, 1.0]})
     nih = pd.DataFrame({**keys, "Effusion": [0.3, 0.4], "Mass": [0.1, 0.8], "Nodule": [0.5, 0.2],
                         "Pleural_Thickening": [0.6, 0.7], "Infiltration": [0.5, 0.5]})
-    cases = reading.join(nih, chexpert)
+    cases = joining.join(nih, chexpert)
     assert cases.labels == ("Lung Lesion", "Pleural Effusion", "Pleural Other")
     np.testing.assert_allclose(cases.scores, [[0.5, 0.3, 0.6], [0.8, 0.4, 0.7]])    # Lung Lesion: the larger of two
-    back = reading.join(chexpert, nih.assign(Effusion=[1, 0], Mass=[0, 0], Nodule=[0, 1], Pleural_Thickening=[0, 1],
+    back = joining.join(chexpert, nih.assign(Effusion=[1, 0], Mass=[0, 0], Nodule=[0, 1], Pleural_Thickening=[0, 1],
                                              Infiltration=0))
     assert set(back.labels) == {"Lung Lesion", "Pleural Effusion", "Pleural Other"}
     np.testing.assert_array_equal(back.truth[:, back.labels.index("Lung Lesion")], [0, 1])
-    assert reading.join(nih, nih.round()).labels == ("Effusion", "Mass", "Nodule", "Pleural_Thickening", "Infiltration")
+    assert joining.join(nih, nih.round()).labels == ("Effusion", "Mass", "Nodule", "Pleural_Thickening", "Infiltration")
 
 
 def test_what_only_one_side_has_is_named():
-    cases = reading.join(PREDICTED.assign(Fracture=0.1), TRUTH)
+    cases = joining.join(PREDICTED.assign(Fracture=0.1), TRUTH)
     assert any("Fracture" in note for note in cases.notes)
     with pytest.raises(InputError, match="Fracture"):
-        reading.join(PREDICTED, TRUTH, ["Fracture"])
+        joining.join(PREDICTED, TRUTH, ["Fracture"])
 
 
 def test_uncertain_truth_is_left_out_and_counted_and_blanks_are_negative_with_a_note():
     truth = TRUTH.copy()
     truth.loc[0, "Edema"], truth.loc[1, "Edema"] = -1.0, np.nan
-    cases = reading.join(PREDICTED, truth)
+    cases = joining.join(PREDICTED, truth)
     np.testing.assert_array_equal(cases.truth[:, 0], [np.nan, 0, 1, 0])
     assert list(cases.uncertain) == [1, 0]
     assert any("1 blank" in note and "absent" in note for note in cases.notes)
-    ignored = reading.join(PREDICTED, truth, truth_blank="ignore")
+    ignored = joining.join(PREDICTED, truth, truth_blank="ignore")
     np.testing.assert_array_equal(ignored.truth[:, 0], [np.nan, np.nan, 1, 0])
 
 
@@ -85,7 +85,7 @@ def test_scores_that_are_no_numbers_name_row_and_column(value, words):
     bad = PREDICTED.copy()
     bad.loc[2, "Edema"] = value
     with pytest.raises(InputError, match=words) as error:
-        reading.join(bad, TRUTH)
+        joining.join(bad, TRUTH)
     assert "row 3" in str(error.value) and "patient00003" in str(error.value)
 
 
@@ -93,23 +93,23 @@ def test_a_truth_that_is_no_code_names_row_and_column():
     bad = TRUTH.copy()
     bad.loc[1, "Atelectasis"] = 0.5
     with pytest.raises(InputError, match=r"row 2 .*Atelectasis is 0\.5"):
-        reading.join(PREDICTED, bad)
+        joining.join(PREDICTED, bad)
 
 
 def test_keys_twice_and_keys_missing():
     with pytest.raises(InputError, match="appears 2 times"):
-        reading.join(pd.concat([PREDICTED, PREDICTED.iloc[:1]]), TRUTH)
+        joining.join(pd.concat([PREDICTED, PREDICTED.iloc[:1]]), TRUTH)
     with pytest.raises(InputError, match=r"1 of 4 keys are missing.*intersect"):
-        reading.join(PREDICTED.iloc[:3], TRUTH)
-    cases = reading.join(PREDICTED.iloc[:3], TRUTH.iloc[1:], intersect=True)
+        joining.join(PREDICTED.iloc[:3], TRUTH)
+    cases = joining.join(PREDICTED.iloc[:3], TRUTH.iloc[1:], intersect=True)
     assert len(cases.keys) == 2 and sum("1 of 3 keys" in note for note in cases.notes) == 2
     with pytest.raises(InputError, match="share no key"):
-        reading.join(PREDICTED, TRUTH.assign(Path=["a/b", "a/c", "a/d", "a/e"]))
+        joining.join(PREDICTED, TRUTH.assign(Path=["a/b", "a/c", "a/d", "a/e"]))
 
 
 def test_the_test_release_without_its_first_folder_still_joins():
     short = PREDICTED.assign(Path=PREDICTED["Path"].str.replace("CheXpert-v1.0/valid/", "valid/"))
-    cases = reading.join(short, TRUTH)
+    cases = joining.join(short, TRUTH)
     np.testing.assert_array_equal(cases.scores, PREDICTED[["Edema", "Atelectasis"]])
     assert any("patient's folder on" in note for note in cases.notes)
 
@@ -121,13 +121,13 @@ def test_films_become_studies_by_the_rule():
     expected = {"max": [[0.8, 0.6], [0.2, 0.2], [0.4, 0.45]], "mean": [[0.45, 0.45], [0.2, 0.2], [0.4, 0.45]],
                 "confident": [[0.1, 0.3], [0.2, 0.2], [0.4, 0.45]]}             # 0.9 beats 0.8; 0.7 beats 0.6
     for rule, values in expected.items():
-        cases = reading.join(films, truth, rule=rule)
+        cases = joining.join(films, truth, rule=rule)
         assert cases.unit == "study" and cases.total_patients == 2
         np.testing.assert_allclose(cases.scores, values)
-    mixed = reading.join(films, truth, rule={"Edema": "mean", "*": "max"})
+    mixed = joining.join(films, truth, rule={"Edema": "mean", "*": "max"})
     np.testing.assert_allclose(mixed.scores[0], [0.45, 0.6])
     with pytest.raises(InputError, match="max, mean, confident"):
-        reading.join(films, truth, rule="median")
+        joining.join(films, truth, rule="median")
 
 
 def test_the_confident_rule_takes_the_film_farthest_from_a_half_per_finding():
@@ -141,7 +141,7 @@ def test_the_confident_rule_takes_the_film_farthest_from_a_half_per_finding():
 def test_patients_are_units_and_a_patient_has_what_any_film_has():
     truth = scores((film(1), 0.0, np.nan), (film(1, 2), 1.0, 0.0), (film(2), -1.0, 0.0), (film(2, 2), 0.0, 0.0))
     films = scores((film(1), 0.1, 0.2), (film(1, 2), 0.3, 0.1), (film(2), 0.5, 0.2), (film(2, 2), 0.2, 0.9))
-    cases = reading.join(films, truth, unit="patient", truth_blank="ignore")
+    cases = joining.join(films, truth, unit="patient", truth_blank="ignore")
     np.testing.assert_array_equal(cases.truth, [[1, np.nan], [np.nan, 0]])
     np.testing.assert_array_equal(cases.scores, [[0.3, 0.2], [0.5, 0.9]])
 
@@ -151,19 +151,19 @@ def test_patients_come_from_paths_nih_names_or_a_column():
     assert list(names.patients_of(["00000013_005.png", "images/00000013_006.png"])) == ["00000013"] * 2
     assert list(names.patients_of(["files/p10/p10000032/s50414267/x.jpg"])) == ["p10000032"]
     assert names.patients_of(["film1.png"]) is None
-    cases = reading.join(PREDICTED, TRUTH.assign(who=["a", "b", "a", "b"]), patients="who")
+    cases = joining.join(PREDICTED, TRUTH.assign(who=["a", "b", "a", "b"]), patients="who")
     assert list(cases.patients) == [0, 1, 0, 1]
-    assert list(reading.join(PREDICTED, TRUTH, patients=["x", "y", "z", "z"]).patients) == [0, 1, 2, 2]
+    assert list(joining.join(PREDICTED, TRUTH, patients=["x", "y", "z", "z"]).patients) == [0, 1, 2, 2]
     with pytest.raises(InputError, match="no column 'nobody'"):
-        reading.join(PREDICTED, TRUTH, patients="nobody")
+        joining.join(PREDICTED, TRUTH, patients="nobody")
 
 
 def test_views_can_be_chosen():
     both = pd.concat([PREDICTED, scores((film(1, view=2, kind="lateral"), 0.99, 0.99))])
     truth = pd.concat([TRUTH, scores((film(1, view=2, kind="lateral"), 1.0, 0.0))])
-    assert len(reading.join(both, truth, views="frontal").keys) == 4
-    assert reading.join(both, truth, unit="study", views="frontal").scores[0, 0] == 0.9
-    assert reading.join(both, truth, unit="study").scores[0, 0] == 0.99
+    assert len(joining.join(both, truth, views="frontal").keys) == 4
+    assert joining.join(both, truth, unit="study", views="frontal").scores[0, 0] == 0.9
+    assert joining.join(both, truth, unit="study").scores[0, 0] == 0.99
 
 
 @pytest.mark.parametrize(("text", "words"), [

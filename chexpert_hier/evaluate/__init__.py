@@ -4,9 +4,10 @@
 """
 
 from .evaluation import Result, evaluate
+from .joining import join
 from .output import Findings, write
 from .ranking import auroc, average_precision, bootstrap_auroc, delong, delong_interval
-from .reading import join, read_predictions, read_truth
+from .reading import read_predictions, read_truth
 
 __all__ = ["Findings", "Result", "auroc", "average_precision", "bootstrap_auroc", "delong", "delong_interval",
            "evaluate", "join", "read_predictions", "read_truth", "write"]

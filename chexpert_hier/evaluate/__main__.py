@@ -29,7 +29,7 @@ def parser() -> argparse.ArgumentParser:
     args.add_argument("--views", default="both", choices=("both", "frontal", "lateral"), help="which films count")
     args.add_argument("--patients", metavar="COLUMN", help="the truth file's column of patients (read from the paths)")
     args.add_argument("--threshold", default="youden", metavar="RULE", help="youden, f1, sensitivity=0.9, "
-                      "specificity=0.9, a number, or a JSON file {label: number} (youden)")
+                      "specificity=0.9, a number, or a JSON file {label: number} or evaluation.json (youden)")
     args.add_argument("--calibrate", default="platt", choices=("platt", "isotonic", "none"), help="(platt)")
     args.add_argument("--fit", nargs=2, metavar=("P.csv", "T.csv"), help="other films' predictions and truth to choose "
                       "thresholds and fit the calibration on (cross-fitted by patient)")
@@ -62,9 +62,10 @@ def main(argv: list[str] | None = None) -> int:
 def _judge(args: argparse.Namespace):
     from .comparison import compare
     from .evaluation import judge
+    from .joining import join
     from .output import Findings
     from .radiologists import beside
-    from .reading import join, read_predictions, read_truth
+    from .reading import read_predictions, read_truth
     from .thresholds import parse_rule
     truth = read_truth(args.truth)
     joining = {"patients": args.patients, "unit": args.unit, "rule": _rule(args.rule), "truth_blank": args.truth_blank,

@@ -1,14 +1,15 @@
 """Two predictions of the same films: is the difference more than noise?"""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
 from ..errors import InputError
+from .joining import Cases
 from .names import mean_labels
 from .ranking import Ranks, delong, percentile_interval, resamples
-from .reading import Cases
 
 
 def in_common(first: Cases, second: Cases) -> tuple[Cases, Cases]:
@@ -24,10 +25,8 @@ def in_common(first: Cases, second: Cases) -> tuple[Cases, Cases]:
         raise InputError("the two predictions share no film or no label, so they cannot be compared")
     other = np.array([place[first.keys[row]] for row in rows], int)
     left, right = first.subset(rows), second.subset(other)
-    return tuple(Cases(tuple(labels), side.keys, left.patients, side.scores[:, [c.labels.index(x) for x in labels]],
-                       side.truth[:, [c.labels.index(x) for x in labels]], side.about, side.unit,
-                       c.uncertain[[c.labels.index(x) for x in labels]])
-                 for side, c in ((left, first), (right, second)))
+    left, right = left.only(labels), right.only(labels)
+    return left, replace(right, patients=left.patients)
 
 
 def compare(first: Cases, second: Cases, names: Sequence[str] = ("first", "second"), *, replicates: int = 1000,

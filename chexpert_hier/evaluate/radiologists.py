@@ -12,9 +12,10 @@ import pandas as pd
 
 from ..errors import InputError
 from .evaluation import Result
+from .joining import Cases, join
 from .names import label_columns, mean_labels
 from .ranking import percentile_interval, resamples, roc_curve
-from .reading import Cases, join, where
+from .reading import where
 from .thresholds import confusion, rates
 
 _EQUAL = 1e-12  # rates are quotients of counts; closer than this is a tie
@@ -50,7 +51,7 @@ def beside(result: Result, radiologists: Mapping[str, pd.DataFrame], truth: pd.D
         truth: as given to `evaluate`.
         replicates: bootstrap samples of the F1 study (CheXNet drew 10,000).
         seed: of the resamples.
-        joining: the further arguments of `reading.join`.
+        joining: the further arguments of `joining.join`.
 
     Raises:
         InputError: a radiologist's cell that is neither 1 nor 0, or studies that do not match.

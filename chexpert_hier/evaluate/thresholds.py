@@ -17,7 +17,9 @@ MEASURES = ("sensitivity", "specificity", "ppv", "npv", "f1")
 
 
 def parse_rule(text: str | float | Mapping[str, float]) -> str | float | dict[str, float]:
-    """Read a threshold rule: youden, f1, sensitivity=0.9, specificity=0.9, a number, or a JSON file {label: number}.
+    """Read a threshold rule: youden, f1, sensitivity=0.9, specificity=0.9, a number, or a JSON file.
+
+    The file is {label: number}, or the evaluation.json of other films, whose thresholds are then taken.
 
     Raises:
         InputError: anything else.
@@ -32,10 +34,12 @@ def parse_rule(text: str | float | Mapping[str, float]) -> str | float | dict[st
             return text
         if Path(text).suffix == ".json":
             given = json.loads(Path(text).read_text(encoding="utf-8"))
-            return {str(label): float(number) for label, number in given.items()}
+            if "labels" in given:                                     # an evaluation.json
+                given = {label: row["threshold"] for label, row in given["labels"].items()}
+            return {str(label): float(number) for label, number in given.items() if number is not None}
         if not equals and np.isfinite(float(text)):
             return float(text)
-    except (OSError, ValueError, TypeError, AttributeError):
+    except (OSError, ValueError, TypeError, AttributeError, KeyError):
         pass
     raise InputError(f"--threshold is {text!r}; expected youden, f1, sensitivity=0.9, specificity=0.9, a number, or a "
                      "readable JSON file {label: number}")
