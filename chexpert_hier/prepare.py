@@ -83,34 +83,6 @@ def cache_name(dataset: Dataset, recipe: Recipe) -> str:
     return f"crops-{recipe.crop_size}-{digest[:8]}"
 
 
-def from_cache(dataset: Dataset, recipe: Recipe, native: str, folder: str | os.PathLike, *, make: bool = False,
-               skip_bad: bool = False) -> sources.Source:
-    """A run's films as the crops of a cache.
-
-    Args:
-        dataset: all splits.
-        recipe: crop, sizes and normalisation.
-        native: the backbone's own normalisation, for `normalise="native"`.
-        folder: the cache; with `make`, the folder in which a cache for just these films and sizes is kept.
-        make: prepare the cache where it is missing or unfinished.
-        skip_bad: leave out films that are known to be unreadable.
-
-    Raises:
-        InputError: the cache does not fit, or cannot be made.
-    """
-    if make:
-        name = hashlib.sha256(json.dumps(_plan(dataset, recipe), sort_keys=True).encode()).hexdigest()[:12]
-        cache = prepare(dataset, recipe, Path(folder) / f"crops-{name}", resume=True, skip_bad=skip_bad)
-    else:
-        cache = Cache.open(folder)
-    if skip_bad:
-        dataset = dataset.select(cache.readable(dataset))
-    cache = Cache.open(cache.folder, dataset, recipe)
-    croppers = {view: cache.croppers[view] for view in sources.views_of(recipe)}
-    normalisation = images.Normalisation.named(recipe.normalise, native, cache.pixel_statistics)
-    return sources.Source(dataset, croppers, normalisation, recipe.image_size, cache.source(dataset))
-
-
 def _plan(dataset: Dataset, recipe: Recipe) -> dict:
     """What decides the bytes of a cache and is known before starting."""
     films = hashlib.sha256()
