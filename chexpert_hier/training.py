@@ -355,10 +355,8 @@ def _stopped_early(stage: Stage, valid_losses: list[float]) -> bool:
 
 def _jit() -> str | bool:
     # XLA takes minutes to compile a DenseNet-121 for TensorFlow on the CPU; elsewhere Keras' own choice is good.
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        return "auto" if tf.config.list_physical_devices("GPU") else False
+    if keras.backend.backend() == "tensorflow" and not keras.distribution.list_devices("gpu"):
+        return False
     return "auto"
 
 
