@@ -218,8 +218,9 @@ class _Job:
             data = self.files[place]  # read_film says what is wrong
         crops, places, scores = cropper.crop([images.read_film(data, self.names[place])])
         score = None if np.isnan(scores[0]) else float(scores[0])
-        squares = int(cv2.norm(crops[0], cv2.NORM_L2SQR))  # exact: below 2^53
-        return crops[0], [*map(int, places[0]), score, sha256(data), int(cv2.sumElems(crops[0])[0]), squares, ""]
+        counts, levels = np.bincount(crops[0].ravel(), minlength=256), np.arange(256)  # integers: exact
+        sums = [int(counts @ levels), int(counts @ levels ** 2)]
+        return crops[0], [*map(int, places[0]), score, sha256(data), *sums, ""]
 
 
 def _joined(chunk: int, parts: list[Future]) -> tuple[int, np.ndarray, list[list]]:
