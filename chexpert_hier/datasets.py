@@ -6,14 +6,11 @@ Opens no film; `data_checks` does.
 import argparse
 import hashlib
 import json
-import logging
 import os
-import stat
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -21,10 +18,13 @@ import pandas as pd
 from . import chestxray14, commands, mimic, readers
 from .errors import InputError, one_of
 from .files import write_text
-from .labels import BLANKS, key, uniform_draws
+from .labels import BLANKS, key
+from .presence import BadFilm, film_faults, require_films
+from .splits import SPLITS, draw_split, frontal_only_fair, limited
 from .tables import Problems, read_table, require_columns
 
-LOG = logging.getLogger("chexpert_hier.datasets")
+__all__ = ["READERS", "SPLITS", "BadFilm", "Dataset", "draw_split", "film_faults", "frontal_only_fair", "read",
+           "read_predictions", "read_rows", "require_films"]
 READERS: dict[str, Callable[[Path, readers.Options, Problems], readers.Source]] = {
     "chexpert": readers.chexpert,
     "csv": readers.csv,
@@ -32,7 +32,6 @@ READERS: dict[str, Callable[[Path, readers.Options, Problems], readers.Source]] 
     "mimic": mimic.reader,
 }
 VIEWS = ("frontal", "lateral", "both")
-SPLITS = ("train", "valid", "test")
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,144 +147,10 @@ def read(data: str | os.PathLike, reader: str = "chexpert", labels: Sequence[str
     if views != "both":
         films = films[films["view"] == views.capitalize()]
     if limit is not None:
-        films = _limited(films, limit, seed)
+        films = limited(films, limit, seed)
     if not len(films):
         raise InputError(f"{folder}: no {views} films; choose other --views")
     return Dataset(folder.resolve().name, source.root, films.reset_index(drop=True), source.labels)
-
-
-def draw_split(patients: Sequence[str], seed: int, fractions: tuple[float, float, float]) -> np.ndarray:
-    """Draw a split by patient: a patient's films stay together, whatever else is in the table.
-
-    Args:
-        patients: one name per film.
-        seed: of the order of patients.
-        fractions: of the patients in train, valid, test; sum 1. A fraction above 0 gets at least one patient.
-
-    Returns:
-        str (films,), "train", "valid" or "test".
-
-    Raises:
-        InputError: fractions that are no fractions, or too few patients.
-    """
-    if min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6:
-        raise InputError(f"fractions are {fractions}; expected train, valid, test from 0 to 1 with sum 1")
-    names, place = np.unique(np.asarray(patients, str), return_inverse=True)
-    sizes = [0 if fraction == 0 else max(round(fraction * len(names)), 1) for fraction in fractions[1:]]
-    if len(names) - sum(sizes) < (fractions[0] > 0):
-        raise InputError(f"only {len(names)} patients; too few to split them into {fractions} (train, valid, test)")
-    order = np.argsort(uniform_draws(names, ("split",), seed)[:, 0], kind="stable")
-    chosen = np.full(len(names), "train", object)
-    chosen[order[: sizes[0]]] = "valid"
-    chosen[order[sizes[0]: sum(sizes)]] = "test"
-    return chosen[place]
-
-
-def frontal_only_fair(both: Dataset, seed: int = 0) -> Dataset:
-    """As many frontal films as `both` has films of either view, from the same patients.
-
-    Each lateral film is replaced by a frontal one of the same patient, drawn with replacement, so films may repeat. A
-    patient without a frontal (6 in CheXpert) has none to give: one of another patient with laterals stands in.
-
-    Source: CheXpertNet's frontal-only comparison (ledger section 5).
-    """
-    lateral = (both.films["view"] == "Lateral").to_numpy()
-    patient = both.films["patient"].to_numpy()
-    frontals: dict[str, list[int]] = {}
-    for place in np.flatnonzero(~lateral):
-        frontals.setdefault(patient[place], []).append(int(place))
-    pool = [place for name in dict.fromkeys(patient[lateral]) for place in frontals.get(name, ())]
-    if lateral.any() and not pool:
-        raise InputError(f"{both.name}: no patient has both views; a fair frontal-only draw needs them")
-    places = np.arange(len(both))
-    draws = uniform_draws(both.keys[lateral], ("frontal",), seed)[:, 0]
-    for place, draw in zip(np.flatnonzero(lateral), draws):
-        own = frontals.get(patient[place], pool)
-        places[place] = own[int(draw * len(own))]
-    return both.select(places)
-
-
-class BadFilm(NamedTuple):
-    """A film that cannot be used."""
-
-    path: str
-    table: str
-    row: int
-    reason: str
-
-
-def require_films(dataset: Dataset, *, skip_bad: bool = False,
-                  allow_outside: bool = False) -> tuple[Dataset, list[BadFilm]]:
-    """Make sure that all films are there, without opening them (seconds for all of CheXpert).
-
-    Args:
-        dataset: only the films that are used.
-        skip_bad: leave bad films out and list them.
-        allow_outside: symbolic links may lead out of the data folder.
-
-    Returns:
-        the data set without the bad films, and these.
-
-    Raises:
-        InputError: the first film that is missing, empty or outside (not with `skip_bad`), or none is left.
-    """
-    reasons = film_faults(dataset, allow_outside)
-    places = [place for place, reason in enumerate(reasons) if reason]
-    bad = [BadFilm(path, table, int(row), reasons[place]) for place, (path, table, row) in zip(
-        places, dataset.films.iloc[places][["path", "table", "row"]].itertuples(index=False))]
-    if bad and (not skip_bad or len(bad) == len(dataset)):
-        first = bad[0]
-        raise InputError(f"{first.table}, row {first.row}: {first.path} {first.reason} (under {dataset.root}); "
-                         f"{len(bad)} of {len(dataset)} films cannot be used. --skip-bad goes on without them")
-    good = np.ones(len(dataset), bool)
-    good[places] = False
-    return (dataset.select(good) if bad else dataset), bad
-
-
-def film_faults(dataset: Dataset, allow_outside: bool = False) -> list[str]:
-    """Why each film cannot be used, "" where it is there; see `require_films`."""
-    root = os.path.realpath(dataset.root)
-    files = dataset.films["file"].tolist()
-    outside = frozenset() if allow_outside else _links_outside(root, {os.path.dirname(file) for file in files})
-    return [_fault(root, file, outside, allow_outside) for file in files]
-
-
-def _fault(root: str, file: str, outside: frozenset[str], allow_outside: bool) -> str:
-    """Why a film cannot be used, "" if it seems fine."""
-    path = f"{root}/{file}"
-    try:
-        status = os.lstat(path)
-        if stat.S_ISLNK(status.st_mode):
-            if not allow_outside and not _inside(root, path):
-                return "is a link that leaves the data folder"
-            status = os.stat(path)
-    except FileNotFoundError:
-        return "is missing"
-    except (OSError, ValueError) as error:
-        return f"cannot be read ({getattr(error, 'strerror', None) or 'not a file name'})"
-    if os.path.dirname(file) in outside:
-        return "lies behind a link that leaves the data folder"
-    if not stat.S_ISREG(status.st_mode):
-        return "is not a file"
-    return "" if status.st_size else "is empty"
-
-
-def _links_outside(root: str, folders: set[str]) -> frozenset[str]:
-    """Which of the folders below `root` lie behind a symbolic link that leaves it."""
-    verdict: dict[str, bool] = {"": False}
-
-    def leaves(folder: str) -> bool:
-        if folder not in verdict:
-            path = f"{root}/{folder}"
-            verdict[folder] = leaves(os.path.dirname(folder)) or (os.path.islink(path) and not _inside(root, path))
-        return verdict[folder]
-
-    return frozenset(folder for folder in folders if leaves(folder))
-
-
-def _inside(root: str, path: str) -> bool:
-    real = os.path.realpath(path)
-    return real == root or real.startswith(root.rstrip("/") + "/")
 
 
 def read_rows(path: str | os.PathLike, *, allow_outside: bool = False) -> list[tuple[Path, str, str]]:
@@ -350,7 +215,8 @@ def _check_unique(films: pd.DataFrame, problems: Problems) -> None:
     def message(place: int) -> str:
         earlier = films.iloc[int(np.flatnonzero(first & (keys == keys.iloc[place]))[0])]
         film = films.iloc[place]
-        return (f"{film['table']}, row {film['row']}: {film['path']} is listed twice (first in {earlier['table']}, "
+        how = "is listed twice" if film["path"] == earlier["path"] else 'is another\'s name after the first "/"'
+        return (f"{film['table']}, row {film['row']}: {film['path']} {how} (first in {earlier['table']}, "
                 f"row {earlier['row']}); expected each film once")
 
     problems.say("film listed twice", (~first & (keys != "")).to_numpy(), message, readers.REFUSED)
@@ -368,22 +234,6 @@ def _check_leak(films: pd.DataFrame, problems: Problems) -> None:
 
     problems.say("patient in two splits", leak & ~films.duplicated(["patient", "split"]).to_numpy(), message,
                  "refused; take one of the two out")
-
-
-def _limited(films: pd.DataFrame, limit: int, seed: int) -> pd.DataFrame:
-    if limit < 1:
-        raise InputError(f"limit is {limit}; expected at least 1 film")
-    kept = np.zeros(len(films), bool)
-    for split in SPLITS:
-        places = np.flatnonzero((films["split"] == split).to_numpy())
-        if not len(places):
-            continue
-        names, patient, counts = np.unique(films["patient"].to_numpy(str)[places], return_inverse=True,
-                                           return_counts=True)
-        order = np.argsort(uniform_draws(names, ("limit",), seed)[:, 0], kind="stable")
-        fit = max(int(np.searchsorted(np.cumsum(counts[order]), limit, side="right")), 1)
-        kept[places] = np.isin(patient, order[:fit])
-    return films[kept]
 
 
 def parser() -> argparse.ArgumentParser:

@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from .bridge import translate
 from .errors import InputError
 from .hierarchy import HBCE_TREE, hbce_outputs
-from .labels import CHESTXRAY14_LABELS, CHEXPERT_LABELS, key, translate
+from .labels import CHESTXRAY14_LABELS, CHEXPERT_LABELS, key
 from .tables import Problems, read_table, require_columns
 
 LOG = logging.getLogger("chexpert_hier.readers")

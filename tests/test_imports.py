@@ -11,8 +11,8 @@ PACKAGE = Path(__file__).parents[1] / "chexpert_hier"
 MODULES = sorted(".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
                  for path in PACKAGE.rglob("*.py"))
 # Neither TensorFlow nor Keras, not even inside a function.
-SCIENCE = ("labels", "hierarchy", "tables", "readers", "chestxray14", "mimic", "datasets", "data_checks", "evaluate",
-           "recipes", "phantom")
+SCIENCE = ("labels", "hierarchy", "bridge", "splits", "presence", "tables", "readers", "chestxray14", "mimic",
+           "datasets", "data_checks", "evaluate", "recipes", "phantom")
 # Keras' other backends run these, so that TensorFlow has no name here.
 ANY_BACKEND = ("backbones", "model", "losses", "training")
 # TensorFlow inside functions only.

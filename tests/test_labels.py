@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from chexpert_hier import labels
+from chexpert_hier.bridge import translate
 from chexpert_hier.errors import InputError
 from chexpert_hier.labels import CHESTXRAY14_LABELS, CHEXPERT_LABELS, POLICY_NAMES, Policy, hard_targets, targets
 
@@ -207,7 +208,7 @@ def test_the_bridge_between_label_sets():
     nih[0, CHESTXRAY14_LABELS.index("Nodule")] = 1
     nih[1, CHESTXRAY14_LABELS.index("Effusion")] = 1
     nih[2, CHESTXRAY14_LABELS.index("Infiltration")] = 1
-    chexpert = dict(zip(CHEXPERT_LABELS, labels.translate(nih, CHESTXRAY14_LABELS, CHEXPERT_LABELS).T))
+    chexpert = dict(zip(CHEXPERT_LABELS, translate(nih, CHESTXRAY14_LABELS, CHEXPERT_LABELS).T))
     np.testing.assert_array_equal(chexpert["Lung Lesion"], [1, 0, 0, 0])
     np.testing.assert_array_equal(chexpert["Pleural Effusion"], [0, 1, 0, 0])
     np.testing.assert_array_equal(chexpert["Lung Opacity"], [1, 0, 1, 0])
@@ -215,9 +216,9 @@ def test_the_bridge_between_label_sets():
     assert np.isnan(chexpert["Support Devices"]).all()
     back = np.zeros((1, 14), np.float32)
     back[0, CHEXPERT_LABELS.index("Lung Lesion")] = 1
-    truth = dict(zip(CHESTXRAY14_LABELS, labels.translate(back, CHEXPERT_LABELS, CHESTXRAY14_LABELS)[0]))
+    truth = dict(zip(CHESTXRAY14_LABELS, translate(back, CHEXPERT_LABELS, CHESTXRAY14_LABELS)[0]))
     assert np.isnan(truth["Mass"]) and np.isnan(truth["Nodule"]) and truth["Effusion"] == 0  # which of the two: unknown
     assert np.isnan(truth["Hernia"]) and np.isnan(truth["Infiltration"])
-    scores = labels.translate(back * .7, CHEXPERT_LABELS, CHESTXRAY14_LABELS, scores=True)[0]
+    scores = translate(back * .7, CHEXPERT_LABELS, CHESTXRAY14_LABELS, scores=True)[0]
     scores = dict(zip(CHESTXRAY14_LABELS, scores))
     assert scores["Mass"] == scores["Nodule"] == np.float32(.7)
