@@ -141,7 +141,7 @@ def stage_targets(recipe: Recipe, tree: hierarchy.Tree, films: Films, stage: Sta
 
     Returns:
         rows: int (m,), ascending indices of films.
-        targets: float32 (m, labels), NaN where a cell does not count.
+        targets: float32 (m, labels), or (m, labels, 3) for u-multiclass; NaN where a cell does not count.
 
     Source: Pham et al. 2019, sections 3.2 and 3.3.
     """
@@ -149,8 +149,9 @@ def stage_targets(recipe: Recipe, tree: hierarchy.Tree, films: Films, stage: Sta
     raw = hierarchy.close_upward(films.raw, tree) if recipe.closure else films.raw
     targets = labels.targets(
         raw, films.keys, films.labels, policy, recipe.seed, blank=recipe.blank, lsr_draw=recipe.lsr_draw, epoch=epoch,
-        lsr_ones=recipe.lsr_ones, lsr_zeros=recipe.lsr_zeros, selftrained=selftrained)
-    counts = ~np.isnan(targets)
+        lsr_ones=recipe.lsr_ones, lsr_zeros=recipe.lsr_zeros, selftrained=selftrained,
+        mean=labels.uncertain_mean(raw) if policy.base == "u-mean" else None)
+    counts = ~np.isnan(targets).reshape(*raw.shape, -1).any(axis=2)  # u-multiclass has three numbers a cell
     opened = counts.any(axis=1)
     if recipe.drop_uncertain_rows:
         opened &= ~(raw == -1).any(axis=1)
@@ -160,7 +161,7 @@ def stage_targets(recipe: Recipe, tree: hierarchy.Tree, films: Films, stage: Sta
         if stage.rows == "random":  # a control: as many films, none of the conditions
             chosen = np.random.default_rng([recipe.seed, 7]).permutation(len(films))[:int(conditional.sum())]
             conditional, cells = np.isin(np.arange(len(films)), chosen), np.ones_like(cells)
-        targets = np.where(cells, targets, np.float32(np.nan))
+        targets = np.where(cells if targets.ndim == 2 else cells[..., None], targets, np.float32(np.nan))
         opened &= conditional & (cells & counts).any(axis=1)
     rows = np.flatnonzero(opened)
     return rows, targets[rows]
