@@ -62,6 +62,16 @@ def test_labels_of_chestxray14_map_onto_chexperts():
     assert joining.join(nih, nih.round()).labels == ("Effusion", "Mass", "Nodule", "Pleural_Thickening", "Infiltration")
 
 
+def test_one_file_may_hold_scores_and_truth_side_by_side(tmp_path):
+    text = ("Path,Edema_pred,Edema_true,Big_Mass_pred,Big_Mass_true\n"
+            "a/patient1/x,0.7,1,0.1,0\na/patient2/x,0.2,0,0.3,1\n")
+    path = written(tmp_path, "both.csv", text)
+    cases = joining.join(evaluate.read_predictions(path), evaluate.read_truth(path))
+    assert cases.labels == ("Edema", "Big_Mass")
+    np.testing.assert_array_equal(cases.scores, [[0.7, 0.1], [0.2, 0.3]])
+    np.testing.assert_array_equal(cases.truth, [[1, 0], [0, 1]])
+
+
 def test_what_only_one_side_has_is_named():
     cases = joining.join(PREDICTED.assign(Fracture=0.1), TRUTH)
     assert any("Fracture" in note for note in cases.notes)

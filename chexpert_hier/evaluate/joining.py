@@ -115,9 +115,9 @@ def _rule_in_words(rule: str | Mapping[str, str]) -> str:
 
 def _chosen_labels(predictions: pd.DataFrame, truth: pd.DataFrame, labels, notes: list[str]) -> list[tuple]:
     sources = [table.attrs.get("source", name) for table, name in ((predictions, "predictions"), (truth, "truth"))]
-    predicted, known = ({name: column for name, column in names.label_columns(table.columns, source).items()
+    predicted, known = ({name: column for name, column in names.label_columns(table.columns, source, kind).items()
                          if pd.api.types.is_numeric_dtype(table[column])}
-                        for table, source in zip((predictions, truth), sources))
+                        for table, source, kind in zip((predictions, truth), sources, ("score", "truth")))
     pairs = names.paired_labels(predicted, known)
     if labels is not None:
         by_name = {names.plain(pair[0]): pair for pair in pairs}

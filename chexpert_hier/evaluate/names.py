@@ -20,6 +20,10 @@ ALIASES = {"airspace opacity": "lung opacity", "effusion": "pleural effusion", "
            "normal": "no finding", "no findings": "no finding", "medical devices": "support devices"}
 # Findings of ChestX-ray14 that together or roughly make one of CheXpert (ledger, section 4).
 BRIDGES = {"lung lesion": ("mass", "nodule"), "pleural other": ("pleural thickening",)}
+# One file may hold scores and truth side by side, told apart by their endings.
+_ENDINGS = {kind: re.compile(rf"[ (\[]+({words})[)\]]?$") for kind, words in (
+    ("score", "pred|preds|prediction|predictions|predicted|prob|probs|probability|score"),
+    ("truth", "true|truth|gt|ground truth|groundtruth|label|target|actual"))}
 _SPELLED = {name.lower(): name for name in CHEXPERT_LABELS}
 _PATIENT = (re.compile(r"patient\d+"), re.compile(r"(?<![A-Za-z0-9])p\d{8}(?!\d)"),
             re.compile(r"^(\d{8})_\d{3}(?:\.\w+)?$"))
@@ -44,16 +48,22 @@ def key_column(columns: Iterable[str], source: str) -> str:
     return found.get("Path") or found["Study"]
 
 
-def label_columns(columns: Iterable[str], source: str) -> dict[str, str]:
+def label_columns(columns: Iterable[str], source: str, kind: str = "score") -> dict[str, str]:
     """Map plain names to the columns that may hold a label; `<label> [sd]` and known other columns are left out.
+
+    Args:
+        columns: of the file.
+        source: the file's name, for the error.
+        kind: "score" or "truth": which endings (`Edema_pred`, `Edema_true`) belong to the name and which to the other.
 
     Raises:
         InputError: two columns have the same plain name.
     """
+    other = _ENDINGS["truth" if kind == "score" else "score"]
     found = {}
     for column in columns:
-        name = plain(column)
-        if name in KEY_COLUMNS or name in NOT_LABELS or "[" in name:
+        name = _ENDINGS[kind].sub("", plain(column))
+        if name in KEY_COLUMNS or name in NOT_LABELS or "[" in name or other.search(name):
             continue
         if name in found:
             raise InputError(f"{source}: columns {found[name]!r} and {column!r} are the same label; keep one of them")
@@ -75,15 +85,17 @@ def paired_labels(predicted: dict[str, str], known: dict[str, str]) -> list[tupl
     for name in list(known) + [n for n in BRIDGES if n not in known]:
         ours, theirs = _columns(name, predicted), _columns(name, known)
         if ours and theirs and (name in predicted or name in known):
-            pairs.append((_spelling(name, theirs[0], ours[0]), ours, theirs))
+            pairs.append((_spelling(name, theirs, ours), ours, theirs))
     order = {name: place for place, name in enumerate(CHEXPERT_LABELS)}
     pairs = list({label: (label, ours, theirs) for label, ours, theirs in reversed(pairs)}.values())[::-1]
     return sorted(pairs, key=lambda pair: order.get(pair[0], len(order)))
 
 
-def _spelling(name: str, theirs: str, ours: str) -> str:
-    """CheXpert's spelling where either side means one of its labels; other labels keep the truth's."""
-    return next((_SPELLED[n] for n in (name, plain(theirs), plain(ours)) if n in _SPELLED), theirs)
+def _spelling(name: str, theirs: list[str], ours: list[str]) -> str:
+    """CheXpert's spelling where either side means one of its labels; other labels keep the truth's, without ending."""
+    plains = (name, *(_ENDINGS[kind].sub("", plain(side[0])) for kind, side in (("truth", theirs), ("score", ours))))
+    ending = _ENDINGS["truth"].search(re.sub(r"[\s_\-]", " ", theirs[0]).lower())
+    return next((_SPELLED[n] for n in plains if n in _SPELLED), theirs[0][:ending.start()] if ending else theirs[0])
 
 
 def _columns(name: str, columns: dict[str, str]) -> list[str]:

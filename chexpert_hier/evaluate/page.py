@@ -244,7 +244,8 @@ def _f1(readers: Readers) -> str:
                  for k in ("model", "radiologists", "difference")]
         rows.append((_text(row["label"]), [*cells, _text(row["sentence"])], False))
     return _table("F1 against the other raters, with 95 % bootstrap intervals",
-                  ["Label", "Predictions", "Radiologists, mean", "Difference", "In words"], rows, text=(4,))
+                  ["Label", "Predictions", "Radiologists, mean", "Difference", "In words"], rows, text=(4,),
+                  narrow=True)
 
 
 def _points_table(readers: Readers) -> str:

@@ -31,7 +31,7 @@ def read_truth(path: str | Path) -> pd.DataFrame:
         InputError: no such file, no key column, or the same column twice.
     """
     table = _read(path)
-    for column in names.label_columns(table.columns, table.attrs["source"]).values():
+    for column in names.label_columns(table.columns, table.attrs["source"], "truth").values():
         if _is_number_like(table[column]):
             table[column] = _numbers(table, column)
     return table

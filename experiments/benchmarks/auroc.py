@@ -109,8 +109,8 @@ def main(argv: list[str] | None = None) -> int:
                       f"{os.cpu_count()} CPU cores, Python {platform.python_version()} · {date.today().isoformat()}",
                       "",
                       "Theirs: scikit-learn's roc_auc_score in a loop over the same resamples; DeLong as named. "
-                      "The last column is the largest difference of the numbers (variances: relative). Other work ran on the "
-                      "machine at the same time; the ratio of the two sides is what to read.", "",
+                      "The last column is the largest difference of the numbers (variances: relative). Other work ran "
+                      "on the machine at the same time; the ratio of the two sides is what to read.", "",
                       "| what | ours, s | theirs, s | times faster | difference |", "| --- | --- | --- | --- | --- |",
                       *lines, ""])
     if not args.no_write:
