@@ -160,6 +160,8 @@ def print_report(report: dict) -> None:
         print(f"{split}: " + ", ".join(f"{number:,} {name}" for name, number in numbers.items()))
     for split, counts in report["labels"].items():
         print(f"\n{split} labels\n{pd.DataFrame(counts).T.to_string()}")
+    if "valid" not in report["splits"]:
+        print("\nno validation films: a run draws validation patients from the training ones")
     if not report["opened"]:
         print("\nfilms were not opened (--tables-only)")
     for level in ("error", "note"):

@@ -244,8 +244,9 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--reader", default="chexpert", choices=READERS)
     result.add_argument("--labels", help="columns, separated by commas (reader csv)")
     result.add_argument("--train-file", default="train.csv", help="e.g. train_visualCheXbert.csv")
-    result.add_argument("--split", default="auto", choices=("auto", "official", "seeded", "paper"))
-    result.add_argument("--seed", type=int, default=0, help="of a drawn split and of smoothed targets")
+    result.add_argument("--split", default="auto", choices=("auto", "official"),
+                        help="a table without a split of its own counts as training films here")
+    result.add_argument("--seed", type=int, default=0, help="of smoothed targets")
     result.add_argument("--allow-outside", action="store_true", help="paths and links may leave the data folder")
     result.add_argument("--tables-only", action="store_true", help="open no film (seconds for all of CheXpert)")
     result.add_argument("--counts", action="store_true",
@@ -266,7 +267,8 @@ def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
     names = [name.strip() for name in args.labels.split(",")] if args.labels else None
     options = {"reader": args.reader, "labels": names, "train_file": args.train_file, "split": args.split,
-               "seed": args.seed, "allow_outside": args.allow_outside}
+               "seed": args.seed, "allow_outside": args.allow_outside,
+               "fractions": (1.0, 0.0, 0.0)}  # a table without a split of its own is described as a whole
     if args.counts:
         dataset = read(args.data, views="both", **options)
         data_checks.print_counts(dataset, args.tree, args.blank, args.closure, args.seed, args.out)

@@ -182,6 +182,9 @@ def test_the_counts_command(counted, tmp_path, capsys):
     assert "frontal views, u-ones" in text and "all views, u-mean" in text and "w uncertain" in text
     assert (tmp_path / "counts.csv").read_text().startswith("views,policy,reading,label,rows,cells,counted,mean\n")
     assert answer(datasets.main, [str(counted), "--counts", "--tree", "nowhere.json"]) == 2
+    (counted / "valid.csv").unlink()  # no split of its own: all five films are counted, none is drawn away
+    assert answer(datasets.main, [str(counted), "--counts"]) == 0
+    assert "train 5 films of 5 studies and 5 patients" in capsys.readouterr().out
     tree = tmp_path / "tree.json"
     tree.write_text('{"Edema": ["Consolidation"]}')
     assert answer(datasets.main, [str(counted), "--counts", "--tree", str(tree), "--closure", "--blank", "ignore"]) == 0
