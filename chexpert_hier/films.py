@@ -1,4 +1,4 @@
-"""Read one film file: JPEG or PNG of any kind to 8-bit grey, or one line that says why not.
+"""Read one film file: JPEG, PNG or DICOM of any kind to 8-bit grey, or one line that says why not.
 
 Two forms that give the same pixels: `read_film` (OpenCV) and `graph_decode` (TensorFlow operations, in the SavedModel),
 which refuses what it cannot decode in the same way.
@@ -78,17 +78,33 @@ def _why_unreadable(source: str | os.PathLike, error: OSError) -> str:
 
 
 def _decode(data: bytes, min_side: int) -> np.ndarray:
+    from . import dicom
+
+    if dicom.is_dicom(data):
+        return _with_content(dicom.read(data, min_side))
     header = read_header(data)
-    if header.height * header.width > MOST_PIXELS:
-        raise FilmError(f"too large: {header.width}x{header.height} pixels; expected at most {MOST_PIXELS:,} in all")
-    if min(header.height, header.width) < min_side:
-        raise FilmError(f"too small: {header.width}x{header.height} pixels; expected at least {min_side} a side")
+    check_size(header.height, header.width, min_side)
     # A colour JPEG's luminance is a channel of its own; everything else is decoded as it is stored.
     flags = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION if header.kind == "JPEG" else cv2.IMREAD_UNCHANGED
     image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     if image is None or image.shape[:2] != (header.height, header.width):
         raise FilmError(f"damaged: the {header.kind} decoder could not read it; copy the file again")
-    grey = _turn(_to_grey(image), header.orientation)
+    return _with_content(_turn(_to_grey(image), header.orientation))
+
+
+def check_size(height: int, width: int, min_side: int) -> None:
+    """Refuse what no film is.
+
+    Raises:
+        FilmError: more than MOST_PIXELS pixels, or a side below `min_side` (the reason without the file's name).
+    """
+    if height * width > MOST_PIXELS:
+        raise FilmError(f"too large: {width}x{height} pixels; expected at most {MOST_PIXELS:,} in all")
+    if min(height, width) < min_side:
+        raise FilmError(f"too small: {width}x{height} pixels; expected at least {min_side} a side")
+
+
+def _with_content(grey: np.ndarray) -> np.ndarray:
     if cv2.minMaxLoc(grey)[0] == cv2.minMaxLoc(grey)[1]:
         raise FilmError("no picture content: every pixel has the same value")
     return grey
@@ -143,8 +159,6 @@ def read_header(data: bytes) -> Header:
         return _jpeg_header(data)
     if data.startswith(PNG_SIGNATURE):
         return _png_header(data)
-    if data[128:132] == b"DICM":
-        raise FilmError("a DICOM file; expected JPEG or PNG here")
     for magic, kind in OTHER_FORMATS.items():
         if data.startswith(magic):
             raise FilmError(f"{kind} is not supported; expected JPEG, PNG or DICOM. Save it as PNG")
