@@ -36,7 +36,7 @@ from .phantom_lateral import render_lateral
 from .phantom_reports import FINDINGS, draw_studies
 from .phantom_signs import draw_anatomy, draw_signs
 
-GENERATOR_VERSION = 1  # raise it when the films or labels of a seed change; automatic phantoms are then made anew
+GENERATOR_VERSION = 2  # raise it when the films or labels of a seed change; automatic phantoms are then made anew
 MARKER = "phantom.json"  # written last: a folder with it is whole
 COLUMNS = ("Path", "Sex", "Age", "Frontal/Lateral", "AP/PA", *CHEXPERT_LABELS)
 SETTINGS = {"patients": 1200, "seed": 0, "valid_patients": 300, "report_noise": 1.0, "laterals": True,

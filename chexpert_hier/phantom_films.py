@@ -26,7 +26,8 @@ class Film:
 
     Attributes:
         height, width: px.
-        rng: the film's own generator.
+        rng: the film's own generator, for pose, anatomy and exposure.
+        noise: another one for the textures of findings, so that the same film can be drawn with and without them.
         x, y: float32 (height/2, width/2), patient coordinates of the half-resolution pixels.
         soft: float32 (height/2, width/2), density so far of soft shapes.
         sharp: float32 (height, width), density so far of fine structures.
@@ -36,6 +37,7 @@ class Film:
     def __init__(self, rng: np.random.Generator, size: tuple[int, int], scale: float, degrees: float,
                  shift: tuple[float, float], mirrored: bool = False):
         self.rng = rng
+        self.noise = np.random.default_rng(rng.integers(2**63))
         self.height, self.width = size
         self.scale = UNIT * scale
         turn = np.deg2rad(degrees)
@@ -64,13 +66,20 @@ class Film:
         """An empty uint8 canvas to draw on."""
         return np.zeros(self.half if half else (self.height, self.width), np.uint8)
 
-    def stroke(self, canvas: np.ndarray, points: np.ndarray, width: float, value: float = 255,
-               smooth: bool = True) -> None:
-        """Draw a polyline through `points` (n, 2), `width` in patient units, on a canvas of either resolution."""
+    def stroke(self, canvas: np.ndarray, points: np.ndarray, width: float, value: float = 255) -> None:
+        """Draw polylines, `width` in patient units, on a canvas of either resolution.
+
+        Args:
+            canvas: uint8, changed in place.
+            points: patient coordinates, (n, 2) for one line or (lines, n, 2) for many at once.
+            width: patient units; never under one pixel.
+            value: grey level 0-255.
+        """
         half = canvas.shape[0] != self.height
         thickness = max(1, round(width * self.scale * (0.5 if half else 1)))
-        line = cv2.LINE_AA if smooth else cv2.LINE_8
-        cv2.polylines(canvas, [self.pixels(points, half)], False, float(value), thickness, line, 4)
+        points = points[None] if points.ndim == 2 else points
+        places = self.pixels(points.reshape(-1, 2), half).reshape(*points.shape[:2], 1, 2)
+        cv2.polylines(canvas, list(places), False, float(value), thickness, cv2.LINE_AA, 4)
 
     def area(self, points: np.ndarray, blur: float = 0.0) -> np.ndarray:
         """The inside of a closed outline (n, 2) as float32 (half resolution) in 0-1, blurred by `blur` units."""
@@ -89,24 +98,34 @@ class Film:
                            interpolation=cv2.INTER_AREA)
         return cv2.resize(cv2.GaussianBlur(small, (0, 0), sigma / step), self.half[::-1])
 
-    def texture(self, grain: float) -> np.ndarray:
-        """Smooth random field, float32 (half resolution), mean 0, sd about 1, features of about `grain` units."""
+    def texture(self, grain: float, rng: np.random.Generator | None = None) -> np.ndarray:
+        """Smooth random field, float32 (half resolution), mean 0, sd about 1, features of about `grain` units.
+
+        Drawn from `rng`, or from `noise` when None.
+        """
         step = max(grain * self.scale / 2, 1.5)
         cells = (max(3, round(self.half[0] / step)), max(3, round(self.half[1] / step)))
-        noise = self.rng.standard_normal(cells, dtype=np.float32)
+        noise = (rng or self.noise).standard_normal(cells, dtype=np.float32)
         return cv2.resize(noise, self.half[::-1], interpolation=cv2.INTER_CUBIC)
 
     def blob(self, centre: tuple[float, float], radius: float, aspect: float = 1.0, degrees: float = 0.0) -> np.ndarray:
         """Elliptic distance from `centre`, float32 (half resolution): 0 in the middle, 1 on the ellipse."""
         turn = np.deg2rad(degrees)
-        dx, dy = self.x - np.float32(centre[0]), self.y - np.float32(centre[1])
-        along = dx * np.float32(np.cos(turn)) + dy * np.float32(np.sin(turn))
-        across = dy * np.float32(np.cos(turn)) - dx * np.float32(np.sin(turn))
-        return np.sqrt((along / np.float32(radius)) ** 2 + (across / np.float32(radius * aspect)) ** 2)
+        axes = np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]]) / radius
+        axes[1] /= aspect
+        start = axes @ centre
+        along, across = (np.float32(a) * self.x + (np.float32(b) * self.y - np.float32(c))
+                         for (a, b), c in zip(axes, start))
+        return cv2.magnitude(along, across)
 
     def mark(self, name: str, where: np.ndarray) -> None:
         """Note that a finding lies at `where` (bool, half resolution)."""
         self.marks |= where.astype(np.uint16) << FINDINGS.index(name)
+
+    def mark_opacity(self) -> None:
+        """Lung Opacity also lies where any finding below it in the tree does."""
+        for name in ("Lung Lesion", "Edema", "Consolidation", "Pneumonia", "Atelectasis"):
+            self.mark("Lung Opacity", self.marks >> FINDINGS.index(name) & 1)
 
     def full(self, field: np.ndarray) -> np.ndarray:
         """A half-resolution field enlarged to the film's size."""
@@ -123,9 +142,9 @@ class Film:
         """
         rng = self.rng
         density = self.full(self.soft) + self.sharp
-        density = cv2.GaussianBlur(density, (0, 0), rng.uniform(0.45, 0.9))
-        grain = rng.standard_normal(density.shape, dtype=np.float32)
-        density += grain * np.float32(rng.uniform(0.006, 0.03))
+        grain = rng.integers(0, 256, density.shape, np.uint8)  # uniform; the blur makes it bell-shaped
+        density += grain * np.float32(rng.uniform(0.02, 0.10) / 255)
+        density = cv2.GaussianBlur(density, (5, 5), rng.uniform(0.5, 0.9))
         levels = np.clip(density * 512, 0, 1023).astype(np.uint16)
         table = self._tone(np.bincount(levels[::2, ::2][body[: (self.height + 1) // 2]], minlength=1024))
         return table[levels]

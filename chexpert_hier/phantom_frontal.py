@@ -19,15 +19,15 @@ class Chest:
         rng = film.rng
         self.film, self.anatomy, self.signs = film, anatomy, signs
         self.width = anatomy.half_width
-        self.breath = rng.normal(-0.03 if projection == "AP" else 0.03, 0.04)  # AP films are less inspired
-        self.turn = rng.normal(0, 0.035)  # the patient turned: midline structures move against the ribs
+        self.breath = rng.normal(-0.02 if projection == "AP" else 0.03, 0.055)  # AP films are less inspired
+        self.turn = rng.normal(0, 0.055)  # the patient turned: midline structures move against the ribs
         loss = signs.get("Atelectasis", {}).get("loss", {})
-        self.domes = {-1: anatomy.dome + self.breath - 0.03 - loss.get(-1, 0.0),
-                      1: anatomy.dome + self.breath + rng.normal(0.02, 0.02) - loss.get(1, 0.0)}
+        self.domes = {side: anatomy.dome + self.breath + rng.normal(0.022 * side, 0.035) - loss.get(side, 0.0)
+                      for side in (-1, 1)}
         self.angles = {side: anatomy.dome + self.breath + rng.uniform(0.16, 0.24) for side in (-1, 1)}
         self.pull = 0.25 * (loss.get(1, 0.0) - loss.get(-1, 0.0))  # volume loss draws the heart to its side
         ratio = signs.get("Cardiomegaly", {}).get("ratio", anatomy.heart_ratio)
-        self.ratio = ratio * (rng.uniform(1.0, 1.07) if projection == "AP" else 1.0) - 0.15 * self.breath
+        self.ratio = ratio * (rng.uniform(1.0, 1.05) if projection == "AP" else 1.0) - 0.15 * self.breath
         self.outlines = {side: self._lung_outline(side) for side in (-1, 1)}
         self.lungs = {side: film.area(self.outlines[side], 0.012) for side in (-1, 1)}
         self.lung = np.maximum(self.lungs[-1], self.lungs[1])
@@ -64,13 +64,14 @@ def render_frontal(rng: np.random.Generator, anatomy: Anatomy, signs: dict[str, 
     Returns:
         uint8 (h, w) film without burned-in marks, and uint16 (h/2, w/2) finding bits.
     """
-    film = Film(rng, draw_size(rng, lateral=False), rng.uniform(1.02, 1.26), rng.normal(0, 2.6),
-                (rng.normal(0, 0.055), rng.normal(0.09, 0.06)))
+    film = Film(rng, draw_size(rng, lateral=False), rng.uniform(0.92, 1.32), rng.normal(0, 3.2),
+                (rng.normal(0, 0.08), rng.normal(0.08, 0.08)))
     chest = Chest(film, anatomy, signs, projection)
     body = _body(chest)
     heart, mediastinum = _heart(chest), _mediastinum(chest)
     air = _air(chest, heart)
-    air *= 1 - _filled(chest, air)
+    opacity, fluid = _filled(chest)
+    air *= (1 - opacity) * (1 - fluid) * (1 - _veil(chest, opacity))
     collapse = _pneumothorax(chest, air)
     film.soft += body * (1 - np.float32(0.8) * air)
     film.soft += 0.05 * heart + 0.09 * mediastinum + _midline_structures(chest) + _soft_shadows(chest, body)
@@ -102,7 +103,8 @@ def _body(chest: Chest) -> np.ndarray:
 def _heart(chest: Chest) -> np.ndarray:
     """The heart's shadow: a third to the right of the midline, two thirds to the left, on the diaphragm."""
     across = chest.ratio * 2 * chest.width
-    left, right = 0.68 * across, -0.32 * across
+    to_left = float(np.clip(chest.film.rng.normal(0.68, 0.04), 0.58, 0.78))
+    left, right = to_left * across, (to_left - 1) * across
     low = max(chest.domes.values()) + 0.05
     tall = 0.42 + 0.35 * (chest.ratio - 0.45)
     points = [(-0.11, low - 1.25 * tall), (0.8 * right, low - 0.92 * tall), (right, low - 0.5 * tall),
@@ -130,22 +132,43 @@ def _air(chest: Chest, heart: np.ndarray) -> np.ndarray:
     """Air fraction of the lungs before findings, with uneven soft tissue over them."""
     film, rng = chest.film, chest.film.rng
     depth = film.blurred(chest.lung, 0.09)
-    air = chest.lung * (0.35 + 0.65 * depth) * (1 - 0.8 * heart)
-    # Chest wall, clothing and a turned patient veil one lung, a base or an apex as much as disease would.
-    veil = 0.16 + 0.10 * film.texture(0.75) + rng.normal(0, 0.09) * film.x + rng.normal(0, 0.08) * film.y
-    return air * np.clip(1 - veil - rng.uniform(-0.05, 0.2), 0.3, 1.0).astype(np.float32)
+    air = np.zeros(film.half, np.float32)
+    for side in (-1, 1):
+        rim = np.float32(rng.uniform(0.15, 0.75))  # how dark the outermost lung is: emphysema, thin walls
+        air += chest.lungs[side] * (rim + (1 - rim) * depth)
+    return air * (1 - 0.8 * heart)
 
 
-def _filled(chest: Chest, air: np.ndarray) -> np.ndarray:
-    """Fraction of the lungs' air that findings have replaced, 0-1; notes their places."""
-    filled = np.zeros_like(air)
+def _veil(chest: Chest, opacity: np.ndarray) -> np.ndarray:
+    """Fraction of the lungs' contrast lost to chest wall, clothing, breathing and scatter, 0-0.8.
+
+    Smooth shadows of this kind lie on every film, as large and as dark as disease would make them on average: less
+    where disease already takes the contrast, as the exposure follows the lungs. So the mean brightness of a region
+    says little; what counts are edges and texture.
+    """
+    film, rng = chest.film, chest.film.rng
+    veil = 0.26 + 0.13 * film.texture(0.7, rng) + rng.normal(0, 0.09) * film.x + rng.normal(0, 0.08) * film.y
+    for centre, reach, most in (((-0.25, 0.0), 0.5, 0.4), ((0.25, 0.0), 0.5, 0.4), ((0.32, 0.2), 0.5, 0.6),
+                                ((-0.25, 0.25), 0.45, 0.45)):  # both hila, the fat beside the heart
+        shadow = np.clip(1.2 - film.blob(centre, reach * rng.uniform(0.7, 1.2), 1.1), 0, 1)
+        veil += np.float32(most * rng.random() ** 1.5) * shadow
+    if rng.random() < 0.5:  # coarse markings of age and smoking, fainter than edema and all over
+        veil += np.float32(rng.uniform(0.0, 0.09)) * film.texture(rng.uniform(0.035, 0.06), rng)
+    follow = film.blurred(opacity * chest.lung, 0.25) / (film.blurred(chest.lung, 0.25) + 0.05)
+    return np.clip(veil - 0.7 * follow, 0, 0.8).astype(np.float32)
+
+
+def _filled(chest: Chest) -> tuple[np.ndarray, np.ndarray]:
+    """Fractions of the lungs' air that opacities and that effusions have replaced, 0-1; notes their places."""
+    filled = {fluid: np.zeros(chest.film.half, np.float32) for fluid in (False, True)}
     for name, draw in FILLING.items():
         if name in chest.signs:
             part = draw(chest, chest.signs[name]) * chest.lung
             where = part > max(0.06, 0.3 * float(part.max()))
             chest.film.mark(name, where if where.any() else part > 0.02)
-            filled = 1 - (1 - filled) * (1 - np.clip(part, 0, 0.97))
-    return filled
+            fluid = name == "Pleural Effusion"
+            filled[fluid] = 1 - (1 - filled[fluid]) * (1 - np.clip(part, 0, 0.97))
+    return filled[False], filled[True]
 
 
 def _ragged(chest: Chest, patch: Patch, soft: float, rough: float) -> np.ndarray:
@@ -168,7 +191,7 @@ def _consolidation(chest: Chest, sign: dict) -> np.ndarray:
     part = np.zeros(chest.film.half, np.float32)
     for patch in sign["patches"]:
         mottled = np.clip(0.85 + 0.22 * chest.film.texture(0.05), 0.3, 1.2)
-        part = np.maximum(part, 0.72 * patch.plain * _ragged(chest, patch, 0.35, 0.3) * mottled)
+        part = np.maximum(part, 0.82 * patch.plain * _ragged(chest, patch, 0.35, 0.3) * mottled)
     return part
 
 
@@ -182,8 +205,8 @@ def _pneumonia(chest: Chest, sign: dict) -> np.ndarray:
     bronchi = film.canvas(half=True)
     hilum = np.array([patch.side * 0.2, -0.05])
     for _ in range(6):
-        tip = centre + film.rng.normal(0, 0.6 * patch.radius, 2)
-        film.stroke(bronchi, curve([hilum, (hilum + tip) / 2 + film.rng.normal(0, 0.05, 2), tip]), 0.018)
+        tip = centre + film.noise.normal(0, 0.6 * patch.radius, 2)
+        film.stroke(bronchi, curve([hilum, (hilum + tip) / 2 + film.noise.normal(0, 0.05, 2), tip]), 0.018)
     return 0.8 * patch.plain * part * (1 - bronchi * np.float32(0.45 / 255))
 
 
@@ -202,7 +225,7 @@ def _edema(chest: Chest, sign: dict) -> np.ndarray:
             for down in np.arange(0.72, 1.02, 0.04):
                 film.stroke(lines, chest.place(side, [0.86, 0.99], [down, down - 0.01]), 0.008)
         part += lines * np.float32(0.5 * sign["kerley"] / 255)
-    return 0.62 * sign["plain"] * part
+    return 0.5 * sign["plain"] * part
 
 
 def _atelectasis(chest: Chest, sign: dict) -> np.ndarray:
@@ -218,7 +241,7 @@ def _atelectasis(chest: Chest, sign: dict) -> np.ndarray:
         plate = np.clip((1 - np.abs(across) / np.float32(band["width"])) / 0.5, 0, 1)
         plate *= np.clip((1 - np.abs(along) / np.float32(band["length"])) / 0.25, 0, 1)
         part = np.maximum(part, plate * chest.lungs[band["side"]])
-    return 0.8 * sign["plain"] * part
+    return 0.9 * sign["plain"] * part
 
 
 def _effusion(chest: Chest, sign: dict) -> np.ndarray:
@@ -275,7 +298,7 @@ def _pneumothorax(chest: Chest, air: np.ndarray) -> np.ndarray | None:
     outside *= np.clip((chest.domes[side] + 0.1 - film.y) / 0.1, 0, 1)
     film.mark("Pneumothorax", outside > 0.5)
     plain = np.float32(min(sign["plain"], 1.2))
-    air += outside * plain * np.float32(0.22)
+    air += outside * plain * np.float32(0.09)
     chest.edge = shrunk[side * shrunk[:, 0] > 0.16]
     return outside * min(float(plain) * 1.1, 1.0)
 
@@ -317,11 +340,11 @@ def _soft_shadows(chest: Chest, body: np.ndarray) -> np.ndarray:
     return shadow * (body > 0.1)
 
 
-def rib_course(chest: Chest, side: int, number: int, front: bool) -> np.ndarray:
-    """Points (n, 2) of a rib's arc: the back part from the spine to the wall, or the front part on from there."""
+def rib_courses(chest: Chest, side: int, front: bool) -> np.ndarray:
+    """Arcs (10, 14, 2) of a side's ribs: the back part from the spine to the wall, or the front part on from there."""
     anatomy = chest.anatomy
+    number, t = np.arange(10)[:, None], np.linspace(0, 1, 14)
     top = anatomy.apex + 0.02 + number * anatomy.rib_gap
-    t = np.linspace(0, 1, 14)
     drop = anatomy.rib_drop * (0.10 + 0.035 * number)
     height = top + 0.25 * drop
     reach = chest.width * np.interp(height, [-0.8, -0.6, -0.35, 0.0, 0.3], [0.45, 0.68, 0.88, 0.98, 1.03])
@@ -341,15 +364,15 @@ def _bones(chest: Chest, air_full: np.ndarray) -> None:
     fracture = chest.signs.get("Fracture", {})
     width = anatomy.rib_width
     for side in (-1, 1):
-        for number in range(10):
-            broken = side == fracture.get("side") and number in fracture["ribs"] and not fracture["clavicle"]
-            course = rib_course(chest, side, number, front=False)
-            pieces = _broken(chest, course, fracture, width) if broken else [course]
+        courses = rib_courses(chest, side, front=False)
+        broken = fracture["ribs"] if side == fracture.get("side") and not fracture["clavicle"] else []
+        pieces = [np.delete(courses, broken, axis=0)]
+        for number in broken:
+            pieces += _broken(chest, courses[number], fracture, width)
+        for thick, value in ((width, 210), (0.55 * width, 140)):  # the edges of a bone are denser than its middle
             for piece in pieces:
-                film.stroke(back, piece, width, 210)
-                film.stroke(back, piece, width * 0.55, 140)
-            if 1 <= number < 7:
-                film.stroke(front, rib_course(chest, side, number, front=True), width * 1.1, 110)
+                film.stroke(back, piece, thick, value)
+        film.stroke(front, rib_courses(chest, side, front=True)[1:7], width * 1.1, 110)
         lift = rng.normal(0, 0.04)
         clavicle = np.array([(0.10, -0.57), (0.25, -0.60 + lift / 2), (0.45, -0.66 + lift), (0.8, -0.74 + lift)])
         clavicle = curve(clavicle * (side, 1) + (chest.turn, 0))
@@ -360,7 +383,7 @@ def _bones(chest: Chest, air_full: np.ndarray) -> None:
             film.stroke(back, piece, 0.062, 255)
             film.stroke(back, piece, 0.036, 190)
     bones = cv2.blur(cv2.max(back, front), (3, 3)).astype(np.float32)
-    film.sharp += bones * (0.35 + air_full) * np.float32(rng.uniform(0.13, 0.22) / 255)
+    film.sharp += bones * (0.35 + air_full) * np.float32(rng.uniform(0.15, 0.25) / 255)
 
 
 def _broken(chest: Chest, course: np.ndarray, sign: dict, width: float) -> list[np.ndarray]:
@@ -375,7 +398,7 @@ def _broken(chest: Chest, course: np.ndarray, sign: dict, width: float) -> list[
     distance = film.blob(tuple(course[at]), 0.075)
     film.mark("Fracture", distance < 1)
     if sign["callus"] > 0.5:
-        film.soft += np.float32(0.12 * sign["callus"]) * np.clip(1.1 - film.blob(tuple(course[at]), 0.04), 0, 1)
+        film.soft += np.float32(0.22 * sign["callus"]) * np.clip(1.1 - film.blob(tuple(course[at]), 0.05), 0, 1)
     return [near, far]
 
 
@@ -385,8 +408,8 @@ def _vessels(chest: Chest, air_full: np.ndarray, collapse: np.ndarray | None) ->
     canvas = film.canvas()
     swollen = 1 + 0.6 * min(edema["plain"], 1.0) if edema else film.rng.uniform(0.85, 1.2)
     for side in (-1, 1):
-        for points, width in chest.anatomy.vessels[side]:
-            course = chest.place(side, points[:, 0], points[:, 1])
+        for points, width in reversed(chest.anatomy.vessels[side]):
+            course = chest.place(side, points[..., 0], points[..., 1])
             film.stroke(canvas, course, width * swollen, 120 + 3500 * width)
     vessels = cv2.blur(canvas, (3, 3)).astype(np.float32)
     if edema:
@@ -401,7 +424,7 @@ def _nodules(chest: Chest) -> None:
     film, rng = chest.film, chest.film.rng
     for patch in chest.signs.get("Lung Lesion", {}).get("patches", ()):
         nodule = _ragged(chest, patch, 0.3 + 0.5 * patch.aspect / 1.5, 0.12)
-        film.soft += np.float32(0.26 * patch.plain) * nodule
+        film.soft += np.float32(0.3 * patch.plain) * nodule
         film.mark("Lung Lesion", nodule > 0.4)
     if rng.random() < 0.2:
         height, size = chest.domes[1] - rng.uniform(0.02, 0.2), rng.uniform(0.022, 0.035)
@@ -419,13 +442,14 @@ def _lines(chest: Chest, collapse: np.ndarray | None) -> None:
     gaps = np.flatnonzero(np.linalg.norm(np.diff(chest.edge, axis=0), axis=1) > 0.15)
     for piece in np.split(chest.edge, gaps + 1):
         if len(piece) > 1:
-            film.stroke(canvas, piece[piece[:, 1] < chest.domes[sign["side"]]], 0.01)
-    film.sharp += cv2.blur(canvas, (2, 2)).astype(np.float32) * np.float32(0.2 * sign["plain"] / 255)
+            film.stroke(canvas, piece[piece[:, 1] < chest.domes[sign["side"]]], 0.013)
+    film.sharp += cv2.blur(canvas, (2, 2)).astype(np.float32) * np.float32(0.26 * sign["plain"] / 255)
 
 
 def _mark_parents(chest: Chest, heart: np.ndarray, mediastinum: np.ndarray) -> None:
-    """Heart and mediastinum, and Lung Opacity as the union of what lies below it in the tree."""
+    """Heart, mediastinum and the opacities' common parent."""
     film = chest.film
+    film.mark_opacity()
     if "Cardiomegaly" in chest.signs:
         film.mark("Cardiomegaly", heart > 0.5)
     if "Enlarged Cardiomediastinum" in chest.signs:

@@ -71,6 +71,7 @@ def render_lateral(rng: np.random.Generator, anatomy: Anatomy, signs: dict[str, 
         phantom_devices.draw_lateral(film, signs["Support Devices"])
     if "Fracture" in signs:
         _fracture(chest, signs["Fracture"])
+    film.mark_opacity()
     return film.exposed(body > 0.15), film.marks
 
 
@@ -243,9 +244,9 @@ def _fine_lines(chest: Profile, air_full: np.ndarray) -> None:
     edema = chest.signs.get("Edema")
     swollen = 1 + 0.5 * min(edema["plain_lateral"], 1.0) if edema else 1.0
     for side in (-1, 1):
-        for points, width in anatomy.vessels[side][::2]:
-            course = np.stack([0.05 + side * 0.8 * chest.deep * points[:, 0],
-                               anatomy.apex + points[:, 1] * (chest.dome - anatomy.apex)], axis=-1)
+        for points, width in reversed(anatomy.vessels[side]):
+            course = np.stack([0.05 + side * 0.8 * chest.deep * points[::2, :, 0],
+                               anatomy.apex + points[::2, :, 1] * (chest.dome - anatomy.apex)], axis=-1)
             film.stroke(vessels, course, width * swollen, 110 + 3000 * width)
     film.sharp += cv2.blur(ribs, (3, 3)) * (0.25 + air_full) * np.float32(rng.uniform(0.05, 0.10) / 255)
     film.sharp += cv2.blur(vessels, (3, 3)) * air_full * np.float32(rng.uniform(0.14, 0.22) / 255)

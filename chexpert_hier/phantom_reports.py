@@ -74,7 +74,7 @@ UNCERTAIN_TOGETHER = {
 }
 # Factor on the odds that the report names Lung Opacity when it names a more specific finding, positive and uncertain
 # ("omitted parent", ledger 8.2: e.g. of the reports with Atelectasis only 42 % also name an opacity).
-PARENT_NAMED = {"Edema": (0.8, 1.7), "Lung Lesion": (1.1, 1.1), "Atelectasis": (0.45, 2.0),
+PARENT_NAMED = {"Edema": (0.95, 1.7), "Lung Lesion": (1.1, 1.1), "Atelectasis": (0.7, 2.2),
                 "Consolidation": (0.5, 1.4), "Pneumonia": (2.0, 2.6)}
 REPORT_ORDER = ("Pleural Other", "Pneumothorax", "Consolidation", "Pneumonia", "Edema", "Atelectasis",
                 "Pleural Effusion", "Enlarged Cardiomediastinum", "Cardiomegaly", "Lung Lesion", "Fracture",

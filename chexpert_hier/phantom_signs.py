@@ -31,7 +31,7 @@ class Anatomy:
     spine_bend: float
     breasts: float
     stoutness: float
-    vessels: dict[int, list[tuple[np.ndarray, float]]]
+    vessels: dict[int, list[tuple[np.ndarray, float]]]  # by side; see _vessel_tree
 
 
 @dataclass(frozen=True)
@@ -53,12 +53,12 @@ def draw_anatomy(rng: np.random.Generator, sex: str) -> Anatomy:
     """Draw a patient's anatomy."""
     stoutness = rng.random()
     return Anatomy(
-        half_width=rng.uniform(0.72, 0.86),
+        half_width=rng.uniform(0.68, 0.88),
         apex=rng.uniform(-0.82, -0.68),
         wall=rng.uniform(0.06, 0.14) + 0.1 * stoutness,
         dome=rng.uniform(0.30, 0.46),
-        heart_ratio=rng.normal(0.455, 0.022),  # cardiothoracic ratio of a normal heart
-        mediastinum=rng.normal(0.122, 0.012),
+        heart_ratio=float(np.clip(rng.normal(0.44, 0.03), 0.36, 0.495)),  # cardiothoracic ratio of a normal heart
+        mediastinum=rng.normal(0.122, 0.014),
         rib_gap=rng.uniform(0.115, 0.15),
         rib_width=rng.uniform(0.034, 0.05),
         rib_drop=rng.uniform(0.7, 1.25),
@@ -70,22 +70,21 @@ def draw_anatomy(rng: np.random.Generator, sex: str) -> Anatomy:
 
 
 def _vessel_tree(rng: np.random.Generator) -> list[tuple[np.ndarray, float]]:
-    """Branching lung vessels as (points in (across, down), width); drawn from the hilum outwards."""
-    tree = []
-    for direction in np.linspace(-1.45, 1.5, 11) + rng.normal(0, 0.1, 11):
-        length = rng.uniform(0.45, 0.85)
-        end = np.array([np.cos(direction) * length, 0.5 + np.sin(direction) * length * 0.62])
-        start = np.array([0.08, 0.5 + 0.12 * np.sin(direction)])
-        middle = (start + end) / 2 + rng.normal(0, 0.05, 2)
-        tree.append((np.array([start, middle]), rng.uniform(0.022, 0.036)))
-        tree.append((np.array([middle, end]), rng.uniform(0.012, 0.02)))
-        for root in (middle, (middle + end) / 2, end):
-            for _ in range(rng.integers(1, 3)):
-                turn = direction + rng.normal(0, 0.55)
-                reach = rng.uniform(0.15, 0.32)
-                tip = root + reach * np.array([np.cos(turn), 0.62 * np.sin(turn)])
-                tree.append((np.array([root, (root + tip) / 2 + rng.normal(0, 0.015, 2), tip]), 0.008))
-    return tree
+    """Lung vessels from the hilum outwards: for each order of branching the places (lines, points, 2) as (across,
+    down), and the width."""
+    main, oval = 11, np.array([1.0, 0.62])
+    direction = np.linspace(-1.45, 1.5, main) + rng.normal(0, 0.1, main)
+    ahead = np.stack([np.cos(direction), np.sin(direction)], axis=-1)
+    start = np.array([0.08, 0.5]) + ahead * np.array([0.0, 0.12])
+    end = np.array([0.0, 0.5]) + ahead * oval * rng.uniform(0.45, 0.85, (main, 1))
+    middle = (start + end) / 2 + rng.normal(0, 0.05, (main, 2))
+    root = np.concatenate([middle, (middle + end) / 2, end, (middle + end) / 2])
+    turn = np.tile(direction, 4) + rng.normal(0, 0.55, len(root))
+    tip = root + rng.uniform(0.15, 0.32, (len(root), 1)) * np.stack([np.cos(turn), np.sin(turn)], axis=-1) * oval
+    bend = (root + tip) / 2 + rng.normal(0, 0.015, root.shape)
+    return [(np.stack([start, middle], axis=1), rng.uniform(0.022, 0.036)),
+            (np.stack([middle, end], axis=1), rng.uniform(0.012, 0.02)),
+            (np.stack([root, bend, tip], axis=1), 0.008)]
 
 
 def how_plain(rng: np.random.Generator) -> float:
@@ -127,7 +126,7 @@ def _side(rng: np.random.Generator) -> int:
 
 def _cardiomegaly(rng, present) -> dict:
     faint = rng.random() < FAINT_SHARE
-    return {"ratio": rng.uniform(0.485, 0.53) if faint else rng.uniform(0.54, 0.70)}
+    return {"ratio": rng.uniform(0.46, 0.505) if faint else rng.uniform(0.505, 0.63)}
 
 
 def _mediastinum(rng, present) -> dict:
@@ -149,14 +148,14 @@ def _lesion(rng, present) -> dict:
 
 
 def _edema(rng, present) -> dict:
-    return {"plain": how_plain(rng), "extent": rng.uniform(0.4, 0.85), "uneven": rng.normal(0, 0.25),
-            "kerley": rng.random(), "grain": rng.uniform(0.035, 0.06), "plain_lateral": how_plain(rng)}
+    return {"plain": how_plain(rng), "extent": rng.uniform(0.35, 0.8), "uneven": rng.normal(0, 0.35),
+            "kerley": rng.random(), "grain": rng.uniform(0.035, 0.07), "plain_lateral": how_plain(rng)}
 
 
 def _consolidation(rng, present) -> dict:
     # A pneumonia is a consolidation already; a second, plain patch beside it is less common.
-    number = int(rng.integers(0, 2)) if "Pneumonia" in present else int(rng.integers(1, 4))
-    return {"patches": [_patch(rng, 0.13, 0.36, (0.2, 1.0)) for _ in range(number)]}
+    number = int(rng.integers(0, 2)) if "Pneumonia" in present else int(rng.integers(1, 3))
+    return {"patches": [_patch(rng, 0.13, 0.38, (0.15, 1.0)) for _ in range(number)]}
 
 
 def _pneumonia(rng, present) -> dict:
@@ -166,10 +165,10 @@ def _pneumonia(rng, present) -> dict:
 def _atelectasis(rng, present) -> dict:
     sides = [_side(rng)] if rng.random() < 0.6 else [-1, 1]
     bands = [{"side": side, "down": rng.uniform(0.45, 1.0), "across": rng.uniform(0.3, 0.7),
-              "length": rng.uniform(0.2, 0.5), "width": rng.uniform(0.018, 0.05), "degrees": rng.normal(0, 16),
+              "length": rng.uniform(0.2, 0.6), "width": rng.uniform(0.02, 0.062), "degrees": rng.normal(0, 16),
               "bend": rng.normal(0, 0.25), "depth": rng.uniform(-0.6, 0.8)}
              for side in sides for _ in range(int(rng.integers(1, 4)))]
-    return {"bands": bands, "loss": {side: rng.uniform(0.02, 0.15) for side in sides}, "plain": how_plain(rng),
+    return {"bands": bands, "loss": {side: rng.uniform(0.0, 0.1) for side in sides}, "plain": how_plain(rng),
             "plain_lateral": how_plain(rng)}
 
 
@@ -179,7 +178,7 @@ def _pneumothorax(rng, present) -> dict:
 
 def _effusion(rng, present) -> dict:
     sides = [_side(rng)] if rng.random() < 0.6 else [-1, 1]
-    depths = {side: rng.uniform(0.03, 0.08) if rng.random() < FAINT_SHARE else 0.1 + 0.55 * rng.beta(1.2, 2.4)
+    depths = {side: rng.uniform(0.03, 0.08) if rng.random() < FAINT_SHARE else 0.16 + 0.65 * rng.beta(1.2, 2.0)
               for side in sides}
     return {"depths": depths, "level": rng.random() < 0.12, "veil": rng.uniform(0, 0.3) * (rng.random() < 0.3)}
 
@@ -187,14 +186,14 @@ def _effusion(rng, present) -> dict:
 def _pleural_other(rng, present) -> dict:
     start = rng.uniform(0.0, 0.55)
     return {"side": _side(rng), "kind": str(rng.choice(["band", "band", "cap", "plaques"])),
-            "width": rng.uniform(0.03, 0.1), "start": start, "end": start + rng.uniform(0.3, 0.6),
+            "width": rng.uniform(0.04, 0.12), "start": start, "end": start + rng.uniform(0.3, 0.7),
             "plain": how_plain(rng), "places": rng.random((5, 3))}
 
 
 def _fracture(rng, present) -> dict:
-    first, number = int(rng.integers(2, 8)), int(rng.choice([1, 1, 2, 3]))
+    first, number = int(rng.integers(2, 8)), int(rng.choice([1, 2, 3, 4]))
     return {"side": _side(rng), "ribs": list(range(first, min(first + number, 9))), "along": rng.uniform(0.45, 0.9),
-            "step": rng.uniform(0.25, 1.1) * (1 if rng.random() < 0.5 else -1), "gap": rng.uniform(0.0, 0.04),
+            "step": rng.uniform(0.5, 1.5) * (1 if rng.random() < 0.5 else -1), "gap": rng.uniform(0.0, 0.06),
             "callus": rng.random(), "clavicle": rng.random() < 0.12}
 
 
