@@ -143,6 +143,11 @@ def test_mistakes_are_one_line_and_exit_code_2(files, tmp_path, capsys, argument
     assert not (tmp_path / "out").exists()
 
 
+def test_an_output_folder_that_is_a_file_is_refused(files, capsys):
+    argv = ["--predictions", files["first"], "--truth", files["truth"], "--out", files["truth"]]
+    assert commands.answer(main, argv) == 2 and "is a file" in capsys.readouterr().err
+
+
 def test_help_is_fast_and_loads_neither_tensorflow_nor_matplotlib():
     start = time.monotonic()
     code = ("import sys, runpy\nsys.argv = ['evaluate', '--help']\ntry:\n"

@@ -117,6 +117,13 @@ def test_keys_twice_and_keys_missing():
         joining.join(PREDICTED, TRUTH.assign(Path=["a/b", "a/c", "a/d", "a/e"]))
 
 
+def test_uncertain_and_blank_truths_are_counted_among_the_judged_films_only():
+    truth = TRUTH.copy()
+    truth.loc[[0, 3], "Edema"], truth.loc[[1, 3], "Atelectasis"] = -1.0, np.nan
+    cases = joining.join(PREDICTED.iloc[:3], truth, intersect=True)
+    assert list(cases.uncertain) == [1, 0] and any(note.startswith("1 blank") for note in cases.notes)
+
+
 def test_the_test_release_without_its_first_folder_still_joins():
     short = PREDICTED.assign(Path=PREDICTED["Path"].str.replace("CheXpert-v1.0/valid/", "valid/"))
     cases = joining.join(short, TRUTH)

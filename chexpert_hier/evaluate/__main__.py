@@ -51,6 +51,8 @@ def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
     if args.quiet:
         logging.getLogger("chexpert_hier").setLevel(logging.ERROR)
+    if Path(args.out).exists() and not Path(args.out).is_dir():
+        raise InputError(f"--out {args.out}: is a file; give a folder")
     from .output import write
     findings = _judge(args)
     write(findings, args.out, page=not args.no_page)

@@ -95,7 +95,8 @@ def join(predictions: pd.DataFrame, truth: pd.DataFrame, labels: Sequence[str] |
     scored["patient"] = None
     known["patient"] = _given_patients(truth, patients)
     scored, known, found = _to_common_unit(scored, known, unit, views, notes)
-    known, uncertain = _settle_truth(known, [p[0] for p in pairs], truth_blank, notes)
+    counted = known["joined"].isin(scored["joined"]).to_numpy()
+    known, uncertain = _settle_truth(known, [p[0] for p in pairs], counted, truth_blank, notes)
     scored = aggregate(scored, found, rule, [p[0] for p in pairs], "score")
     known = aggregate(known, found, "max", [p[0] for p in pairs], "truth")
     scored, known = _matched(scored, known, predictions, truth, intersect, notes)
@@ -268,13 +269,13 @@ def _try_from_patient_on(sides: dict[str, pd.DataFrame], notes: list[str]) -> No
     notes.append("Keys were joined from the patient's folder on, for the folders before it differ.")
 
 
-def _settle_truth(known: pd.DataFrame, labels: list[str], blank: str,
+def _settle_truth(known: pd.DataFrame, labels: list[str], counted: np.ndarray, blank: str,
                   notes: list[str]) -> tuple[pd.DataFrame, np.ndarray]:
-    """Blank to absent or left out; -1 left out and counted. -1 stays in place for the aggregation."""
+    """Blank to absent or left out; -1 counted in the rows that are judged, and left in place for the aggregation."""
     values = known[labels].to_numpy(float)
-    blanks, uncertain = np.isnan(values), (values == -1).sum(0)
-    if blanks.any():
-        notes.append(f"{blanks.sum():,} blank truths count as {'absent' if blank == 'negative' else 'unknown'}"
+    blanks, uncertain = np.isnan(values), (values[counted] == -1).sum(0)
+    if blanks[counted].any():
+        notes.append(f"{blanks[counted].sum():,} blank truths count as {'absent' if blank == 'negative' else 'unknown'}"
                      f"{' (--truth-blank ignore leaves them out)' if blank == 'negative' else ' and are left out'}.")
     if uncertain.any():
         counts = ", ".join(f"{label} {count:,}" for label, count in zip(labels, uncertain) if count)
