@@ -23,7 +23,7 @@ SKIPPED = "refused; --skip-bad leaves the film out"
 REASONS = {"empty": "empty file", "missing": "missing film", "cut off": "film cut off", "damaged": "damaged film",
            "too small": "film too small", "too large": "film too large", "no picture": "film without content",
            "not an image": "not an image", "not supported": "not an image", "DICOM": "DICOM film",
-           "link": "film outside the data folder"}
+           "leaves": "film outside the data folder"}
 # What a readable film may be that a plain 8-bit grey one is not -> what is done.
 ODDITIES = {"colour film": "read as grey (luminance)", "CMYK film": "read as grey (luminance)",
             "16-bit film": "scaled to 8 bits by the values present", "rotated film (EXIF)": "turned upright",

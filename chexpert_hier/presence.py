@@ -61,7 +61,9 @@ def film_faults(dataset: Dataset, allow_outside: bool = False) -> list[str]:
 
 def _fault(root: str, file: str, outside: frozenset[str], allow_outside: bool) -> str:
     """Why a film cannot be used, "" if it seems fine."""
-    path = f"{root}/{file}"
+    if not allow_outside and (file.startswith("/") or ".." in file.split("/")):
+        return "is outside: its path leaves the data folder"
+    path = os.path.join(root, file)  # an absolute path stays one
     try:
         status = os.lstat(path)
         if stat.S_ISLNK(status.st_mode):
@@ -81,13 +83,16 @@ def _fault(root: str, file: str, outside: frozenset[str], allow_outside: bool) -
 
 def _links_outside(root: str, folders: set[str]) -> frozenset[str]:
     """Which of the folders below `root` lie behind a symbolic link that leaves it."""
-    verdict: dict[str, bool] = {"": False}
+    verdict: dict[str, bool] = {}
 
     def leaves(folder: str) -> bool:
-        if folder not in verdict:
-            path = f"{root}/{folder}"
-            verdict[folder] = leaves(os.path.dirname(folder)) or (os.path.islink(path) and not _inside(root, path))
-        return verdict[folder]
+        path, outside = "", False
+        for part in folder.split("/"):
+            path, above = f"{path}/{part}", outside
+            if path not in verdict:
+                verdict[path] = above or (os.path.islink(root + path) and not _inside(root, root + path))
+            outside = verdict[path]
+        return outside
 
     return frozenset(folder for folder in folders if leaves(folder))
 

@@ -289,6 +289,27 @@ def test_links_may_not_leave_the_data_folder_unless_allowed(small, tmp_path):
     assert len(datasets.require_films(datasets.read(linked, views="both"), skip_bad=True)[1]) == 2
 
 
+def test_absolute_paths_are_found_where_they_are_allowed(tmp_path):
+    elsewhere = tmp_path / "elsewhere/patient1/study1/view1_frontal.jpg"
+    elsewhere.parent.mkdir(parents=True)
+    elsewhere.write_bytes(b"film")
+    folder = write(tmp_path / "set", [row(str(elsewhere)), row(str(elsewhere).replace("patient1", "patient2"))],
+                   films=False)
+    with pytest.raises(InputError, match="leaves the data folder"):
+        datasets.read(folder)
+    dataset = datasets.read(folder, allow_outside=True)
+    assert dataset.files[0] == elsewhere
+    _, bad = datasets.require_films(dataset, allow_outside=True, skip_bad=True)
+    assert [film.reason for film in bad] == ["is missing"]
+
+
+def test_a_very_deep_path_is_only_missing(tmp_path):
+    folder = write(tmp_path / "set", [row("set/" + "a/" * 3000 + f"patient{n}/study1/x.jpg") for n in (1, 2)],
+                   films=False)
+    with pytest.raises(InputError, match=r"cannot be read|is missing"):
+        datasets.require_films(datasets.read(folder))
+
+
 def test_a_rows_table_without_labels(small):
     path = small / "mine.csv"
     path.write_text(f"Path\n{film(1)}\n{film(1, view='view2_lateral.jpg')}\n")
