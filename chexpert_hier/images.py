@@ -190,6 +190,7 @@ class FilmSource:
 
     @cached_property
     def _pool(self) -> ThreadPoolExecutor:
+        cv2.setNumThreads(1)  # films are what is done in parallel, not the parts of a film
         return ThreadPoolExecutor(self.workers or os.cpu_count() or 1)
 
 
