@@ -298,13 +298,16 @@ def _predict(recipe, tree, network, valid, out: Path) -> pd.DataFrame:
 
 
 def _evaluate(recipe, tree, valid, answers: pd.DataFrame, out: Path) -> None:
+    """Judge the run: a study's score is that of its films (ledger D9), with and without the chain rule (C10)."""
     from . import evaluate
+    from .evaluate.names import study_of
 
-    truth = pd.read_csv(out / "truth.csv")
-    patients = valid.dataset.films["patient"].tolist()
-    unit = "film"
-    result = evaluate.evaluate(answers, truth, valid.labels, patients=patients, unit=unit, rule=recipe.study_score,
-                               seed=recipe.seed, truth_blank=recipe.blank, tree=tree, name=recipe.name)
+    by_study = all(map(study_of, answers["Path"]))
+    result = evaluate.evaluate(
+        answers, pd.read_csv(out / "truth.csv"), valid.labels, patients=None if by_study else
+        valid.dataset.films["patient"].tolist(), unit="study" if by_study else "film", rule=recipe.study_score,
+        seed=recipe.seed, truth_blank=recipe.blank, tree=tree, name=recipe.name,
+        conditional=pd.read_csv(out / "conditional.csv"))
     evaluate.write(result, out)
     print(table(result.table))
 
