@@ -59,7 +59,7 @@ def read_film(source: str | os.PathLike | bytes, name: str | None = None, min_si
     """
     name = name or ("film" if isinstance(source, bytes) else str(source))
     try:
-        data = source if isinstance(source, bytes) else Path(source).read_bytes()
+        data = source if isinstance(source, bytes) else _read_bytes(source)
     except OSError as error:
         raise FilmError(f"{name}: {_why_unreadable(source, error)}") from None
     try:
@@ -67,6 +67,11 @@ def read_film(source: str | os.PathLike | bytes, name: str | None = None, min_si
     except (FilmError, cv2.error) as error:
         reason = error if isinstance(error, FilmError) else "the image decoder failed; is the file damaged?"
         raise FilmError(f"{name}: {reason}") from None
+
+
+def _read_bytes(file: str | os.PathLike) -> bytes:
+    with open(file, "rb", buffering=0) as handle:
+        return handle.read()
 
 
 def _why_unreadable(source: str | os.PathLike, error: OSError) -> str:
@@ -105,7 +110,8 @@ def check_size(height: int, width: int, min_side: int) -> None:
 
 
 def _with_content(grey: np.ndarray) -> np.ndarray:
-    if cv2.minMaxLoc(grey)[0] == cv2.minMaxLoc(grey)[1]:
+    least, most, *_ = cv2.minMaxLoc(grey)
+    if least == most:
         raise FilmError("no picture content: every pixel has the same value")
     return grey
 
@@ -181,10 +187,11 @@ def _jpeg_header(data: bytes) -> Header:
         place += 2 + length
         if mark == 0xDA:
             break
-    if frame is None or len(frame) < 6 or place >= len(data) or data.find(b"\xff\xd9", place) < 0:
+    ended = data.endswith(b"\xff\xd9") or data.find(b"\xff\xd9", place) >= 0
+    if frame is None or len(frame) < 6 or place >= len(data) or not ended:
         raise FilmError("cut off: the JPEG ends before the picture does; copy the file again")
     height, width = int.from_bytes(frame[1:3], "big"), int.from_bytes(frame[3:5], "big")
-    return Header("JPEG", height, width, frame[5], frame[0], _orientation(data[:65536], b"Exif\0\0"))
+    return Header("JPEG", height, width, frame[5], frame[0], _orientation(data, b"Exif\0\0"))
 
 
 def _png_header(data: bytes) -> Header:
@@ -208,9 +215,12 @@ def _png_header(data: bytes) -> Header:
 
 
 def _orientation(data: bytes, mark: bytes) -> int:
-    """The EXIF orientation tag (0x0112) of the first directory that follows `mark`; 1 when there is none."""
-    start = data.find(mark) + len(mark)
-    if start < len(mark) or len(data) < start + 8:
+    """The EXIF orientation tag (0x0112) of the first directory after `mark`, in the first 64 KiB; 1 when none is."""
+    start = data.find(mark, 0, 65536) + len(mark)
+    if start < len(mark):
+        return 1
+    data = data[:65536]
+    if len(data) < start + 8:
         return 1
     order = "little" if data[start] == ord("I") else "big"
     directory = start + int.from_bytes(data[start + 4:start + 8], order)
