@@ -54,7 +54,7 @@ def onto_film(heat: np.ndarray, film_shape: tuple[int, int], place: tuple[int, i
 
 
 def overlay(film: np.ndarray, heat: np.ndarray, title: str = "", strength: float = 0.45,
-            boxes: Sequence[Sequence[float]] = ()) -> np.ndarray:
+            boxes: Sequence[Sequence[float]] = (), colours: int = cv2.COLORMAP_JET) -> np.ndarray:
     """Draw a map in colour over its film.
 
     Args:
@@ -63,6 +63,7 @@ def overlay(film: np.ndarray, heat: np.ndarray, title: str = "", strength: float
         title: written into the upper left corner.
         strength: opacity of the hottest place.
         boxes: (x, y, width, height) in film pixels, drawn in white.
+        colours: one of OpenCV's colour maps; JET as the papers print it, INFERNO for colour-blind readers.
 
     Returns:
         uint8 (h, w, 3) in OpenCV's order (blue, green, red).
@@ -70,7 +71,7 @@ def overlay(film: np.ndarray, heat: np.ndarray, title: str = "", strength: float
     if film.shape != heat.shape:
         raise ValueError(f"film {film.shape} and map {heat.shape} differ; lay the map onto the film first")
     level = np.nan_to_num(rectified(heat))
-    colour = cv2.applyColorMap(np.round(255 * level).astype("uint8"), cv2.COLORMAP_JET).astype("float32")
+    colour = cv2.applyColorMap(np.round(255 * level).astype("uint8"), colours).astype("float32")
     opacity = (strength * level)[..., None]
     drawn = np.round((1 - opacity) * film[..., None].astype("float32") + opacity * colour).astype("uint8")
     drawn = np.ascontiguousarray(drawn)

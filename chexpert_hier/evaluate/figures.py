@@ -15,6 +15,8 @@ from .ranking import BAND
 COLOURS = ("#0072B2", "#D55E00", "#007A58", "#AA4499", "#5B5B5B", "#B58900")
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1)), (0, (1, 1)))
 MARKERS = "osD^vPX*<>"
+STYLE = {"svg.fonttype": "none", "svg.hashsalt": "chexpert_hier", "font.family": "sans-serif", "font.size": 9,
+         "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 10}
 KINDS = {"roc": "ROC curve", "pr": "Precision and recall", "reliability": "Reliability"}
 
 
@@ -40,10 +42,8 @@ def draw(findings: Findings) -> Pictures:
     """Draw everything: one SVG per label and kind, and one PNG per kind with all labels."""
     import matplotlib
     from matplotlib.figure import Figure
-    style = {"svg.fonttype": "none", "svg.hashsalt": "chexpert_hier", "font.family": "sans-serif", "font.size": 9,
-             "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 10}
     main = findings.results[0]
-    with matplotlib.rc_context(style):
+    with matplotlib.rc_context(STYLE):
         pictures = Pictures(_intervals(findings, Figure))
         pictures.files["evaluation_auroc.svg"] = pictures.auroc.svg.encode()
         for label in main.cases.labels:
@@ -56,7 +56,8 @@ def draw(findings: Findings) -> Pictures:
     return pictures
 
 
-def _svg(figure) -> str:
+def svg_of(figure) -> str:
+    """A Matplotlib figure as SVG text, the same bytes every time."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
@@ -99,7 +100,7 @@ def _intervals(findings: Findings, figure_class) -> Picture:
         figure.legend(loc="outside upper center", ncols=2, frameon=False)
     last = table.iloc[-1]
     return Picture("evaluation_auroc", f"AUROC and its interval for each of {rows - 1} labels; {last.label} "
-                   f"{last.auroc:.3f}. The numbers are in the table.", _svg(figure))
+                   f"{last.auroc:.3f}. The numbers are in the table.", svg_of(figure))
 
 
 def _panel(findings: Findings, label: str, kind: str, figure_class) -> Picture | None:
@@ -116,7 +117,7 @@ def _panel(findings: Findings, label: str, kind: str, figure_class) -> Picture |
                      f"{row.positives / max(row.positives + row.negatives, 1):.3f}",
                "reliability": f"calibration error {row.calibration_error:.3f} as given, "
                               f"{row.calibration_error_calibrated:.3f} after scaling"}[kind]
-    return Picture(f"evaluation_{kind}", f"{KINDS[kind]} of {label}: {numbers}", _svg(figure))
+    return Picture(f"evaluation_{kind}", f"{KINDS[kind]} of {label}: {numbers}", svg_of(figure))
 
 
 def _sheet(findings: Findings, labels: list[str], kind: str, figure_class) -> bytes:

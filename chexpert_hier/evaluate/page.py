@@ -230,7 +230,8 @@ def _thresholds(main: Result) -> str:
 
     note = next((note for note in main.notes if note.startswith("Thresholds:")), "")
     return f"<p>{escaped(note)}</p>" + html_table(
-        "Called present at or above the threshold; 95 % bootstrap intervals over patients", ["Label", *columns.values()], _measures(main, columns, form),
+        "Called present at or above the threshold; 95 % bootstrap intervals over patients",
+        ["Label", *columns.values()], _measures(main, columns, form),
                                             narrow=True)
 
 
