@@ -1,0 +1,170 @@
+"""The whole run on one page: report.html, which needs no network and no other file.
+
+    python -m chexpert_hier.report runs/mine
+
+Takes a finished run folder; the films are read where recipe.json says they lie, and left out where they are gone.
+"""
+
+import argparse
+import logging
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from . import commands, datasets, evaluate, hierarchy, phantom, recipes
+from .errors import InputError
+from .evaluate.comparison import compare
+from .evaluate.joining import Cases
+from .evaluate.tree import tree_report
+from .files import write_text
+from .run import read_facts
+
+log = logging.getLogger("chexpert_hier.report")
+
+NEEDED = ("log.csv", "predictions.csv", "conditional.csv", "truth.csv", "split.csv")
+
+
+@dataclass
+class Run:
+    """What a finished run left, read and judged.
+
+    Attributes:
+        folder: the run folder.
+        facts: recipe.json.
+        recipe: how it was trained.
+        tree: the hierarchy of its labels.
+        log: log.csv, one row per epoch.
+        dataset: its films, or None where they are no longer there.
+        result: the reported predictions, judged; its tree report and comparison set the chain rule off beside on.
+        off: the validation films with the network's own outputs, before the chain rule.
+        on: the same after the chain rule.
+    """
+
+    folder: Path
+    facts: dict
+    recipe: recipes.Recipe
+    tree: hierarchy.Tree
+    log: pd.DataFrame
+    dataset: datasets.Dataset | None
+    result: evaluate.Result
+    off: Cases
+    on: Cases
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether the films are a phantom's, as far as can be seen."""
+        return phantom.read_marker(self.facts["data"]["root"]) is not None or self.recipe.name == "phantom"
+
+
+def read_run(folder: str | Path, replicates: int = 1000) -> Run:
+    """Read a finished run folder and judge its predictions, with and without the chain rule.
+
+    Args:
+        folder: the run folder.
+        replicates: bootstrap resamples of patients.
+
+    Raises:
+        InputError: it is no run folder, or the run is not finished.
+    """
+    folder = Path(folder)
+    facts = read_facts(folder)
+    missing = [name for name in NEEDED if not (folder / name).exists()]
+    if missing:
+        raise InputError(f"{folder}: {missing[0]} is missing; the run is not finished. Go on with it: python -m "
+                         f"chexpert_hier.run --out {folder} --resume")
+    recipe, names = recipes.from_json(facts["recipe"]), tuple(facts["outputs"])
+    tree = hierarchy.named(facts["tree"], names)
+    result, off, on = _judged(folder, recipe, names, tree, replicates)
+    return Run(folder, facts, recipe, tree, pd.read_csv(folder / "log.csv"), _dataset(facts, recipe), result, off, on)
+
+
+def _judged(folder: Path, recipe: recipes.Recipe, names: tuple[str, ...], tree: hierarchy.Tree, replicates: int):
+    reported = evaluate.read_predictions(folder / "predictions.csv")
+    off = evaluate.read_predictions(folder / "conditional.csv")
+    on = off.copy()
+    on[list(names)] = hierarchy.chain_rule(off[list(names)].to_numpy(float), tree)
+    truth = evaluate.read_truth(folder / "truth.csv")
+    patients = pd.read_csv(folder / "split.csv", dtype=str).set_index("path")["patient"]
+    joining = {"patients": patients.reindex(truth["Path"]).tolist(), "unit": "film", "rule": recipe.study_score,
+               "truth_blank": recipe.blank}
+    result = evaluate.evaluate(reported, truth, names, replicates=replicates, seed=recipe.seed, tree=tree,
+                               name="this run", **joining)
+    before, after = (evaluate.join(table, truth, names, **joining) for table in (off, on))
+    result.tree = tree_report(after, tree, before)
+    if len(tree.edges):
+        result.settings["conditional"] = "given"
+        result.comparisons["Chain rule on, against off"] = compare(
+            before, after, ("chain rule off", "chain rule on"), replicates=replicates, seed=recipe.seed)
+    return result, before, after
+
+
+def _dataset(facts: dict, recipe: recipes.Recipe) -> datasets.Dataset | None:
+    """The run's films, if they are still there and still the same."""
+    root = Path(facts["data"]["root"])
+    try:
+        dataset = datasets.read(root, recipe.reader, labels=facts["labels"], views=recipe.views, limit=facts["limit"],
+                                seed=recipe.seed)
+    except InputError as error:
+        log.warning("the report goes without films and training counts: %s", error)
+        return None
+    if tuple(dataset.labels) != tuple(facts["outputs"]):
+        log.warning("the report goes without films and training counts: %s has other labels now", root)
+        return None
+    return dataset
+
+
+def write(folder: str | Path, out: str | Path | None = None, *, replicates: int = 1000, films: bool = True) -> Path:
+    """Write a run's report.
+
+    Args:
+        folder: the finished run.
+        out: the page; None: report.html in the run folder.
+        replicates: bootstrap resamples of patients.
+        films: show examples with heatmaps (loads the network).
+
+    Returns:
+        the page.
+
+    Raises:
+        InputError: it is no finished run.
+    """
+    from . import report_sections
+
+    run = read_run(folder, replicates)
+    examples = []
+    if films and run.dataset is not None:
+        from . import report_films
+
+        examples = report_films.examples(run)
+    out = Path(out or Path(folder) / "report.html")
+    write_text(out, report_sections.html(run, examples))
+    return out
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's arguments."""
+    answer = argparse.ArgumentParser(prog="python -m chexpert_hier.report", description=__doc__.splitlines()[0])
+    add = answer.add_argument
+    add("run", type=Path, metavar="RUN", help="a finished run folder")
+    add("--out", type=Path, metavar="PAGE", help="the page to write (default: report.html in the run folder)")
+    add("--replicates", type=int, default=1000, help="bootstrap resamples of patients (default: 1000)")
+    add("--no-films", action="store_true", help="without examples on films; the network is not loaded")
+    add("--quiet", action="store_true")
+    return answer
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; 0 when done."""
+    args = parser().parse_args(argv)
+    if args.replicates < 0:
+        raise InputError(f"--replicates is {args.replicates}; expected 0 or more")
+    if args.quiet:
+        logging.getLogger("chexpert_hier").setLevel(logging.WARNING)
+    print(f"report: {write(args.run, args.out, replicates=args.replicates, films=not args.no_films)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(commands.answer(main))
