@@ -36,6 +36,29 @@ def answer(main: Callable[[list[str] | None], int | None], argv: list[str] | Non
         raise
 
 
+def import_keras():
+    """Import Keras and its backend, and find the devices, without the notes that TensorFlow's C++ code prints meanwhile.
+
+    Those notes (no CUDA found, which instructions the processor has) go past Python's logging straight to file
+    descriptor 2. What goes wrong still raises.
+
+    Returns:
+        the module keras.
+    """
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        import keras
+
+        keras.distribution.list_devices()
+        return keras
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
 def _stop(line: str, code: int) -> int:
     print(" ".join(line.split("\n")), file=sys.stderr)
     return code

@@ -233,8 +233,7 @@ def _data(args: argparse.Namespace, settings: dict, out: Path) -> datasets.Datas
 
 
 def _set_up_keras(args: argparse.Namespace, recipe: recipes.Recipe) -> None:
-    import keras
-
+    keras = commands.import_keras()
     keras.utils.set_random_seed(recipe.seed)
     keras.config.set_dtype_policy(recipe.precision)
     if args.deterministic and keras.backend.backend() == "tensorflow":
