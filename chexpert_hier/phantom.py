@@ -16,6 +16,8 @@ import multiprocessing
 import os
 import re
 import shutil
+import signal
+import threading
 import time
 import uuid
 from concurrent.futures import ProcessPoolExecutor
@@ -36,7 +38,7 @@ from .phantom_lateral import render_lateral
 from .phantom_reports import FINDINGS, draw_studies
 from .phantom_signs import draw_anatomy, draw_signs
 
-GENERATOR_VERSION = 2  # raise it when the films or labels of a seed change; automatic phantoms are then made anew
+GENERATOR_VERSION = 3  # raise it when the films or labels of a seed change; automatic phantoms are then made anew
 MARKER = "phantom.json"  # written last: a folder with it is whole
 COLUMNS = ("Path", "Sex", "Age", "Frontal/Lateral", "AP/PA", *CHEXPERT_LABELS)
 SETTINGS = {"patients": 1200, "seed": 0, "valid_patients": 300, "report_noise": 1.0, "laterals": True,
@@ -203,7 +205,7 @@ def _draw_all(folder: Path, name: str, settings: dict, processes: int) -> dict[s
     films = {"train": 0, "valid": 0}
     processes = 1 if len(numbers) < 40 else processes
     pool = nullcontext() if processes == 1 else ProcessPoolExecutor(
-        processes, multiprocessing.get_context("spawn"), initializer=_one_thread)
+        processes, multiprocessing.get_context("spawn"), initializer=_start_worker)
     bar = commands.Bar("phantom", len(numbers), "patients")
     try:
         with pool as executor:
@@ -228,8 +230,15 @@ def _open_csv(path: Path):
     return handle, writer
 
 
-def _one_thread() -> None:
+def _start_worker() -> None:
     cv2.setNumThreads(1)  # the processes share the cores already
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process is interrupted and ends the others
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    multiprocessing.parent_process().join()
+    os._exit(1)
 
 
 def _draw_patient(folder: Path, name: str, settings: dict, number: int) -> tuple[str, list, list]:

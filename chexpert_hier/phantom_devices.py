@@ -62,7 +62,7 @@ def _pacemaker(rng, chest, middle) -> list:
     strokes = [(box + np.array([(-0.035, -0.015), (0.035, 0.015)]), 0.13, 0.6, False)]
     for end in ([(0.25, 0.28)], [(0.25, 0.28), (-0.12, 0.05)])[rng.integers(2)]:
         lead = curve([box, (side * 0.3, -0.56), (middle - 0.05, -0.35), (-0.08, 0.0), end])
-        strokes.append((lead, 0.015, 0.3, False))
+        strokes.append((lead, 0.010, 0.28, False))
     return strokes
 
 

@@ -152,8 +152,8 @@ def _veil(chest: Chest, opacity: np.ndarray) -> np.ndarray:
                                 ((-0.25, 0.25), 0.45, 0.45)):  # both hila, the fat beside the heart
         shadow = np.clip(1.2 - film.blob(centre, reach * rng.uniform(0.7, 1.2), 1.1), 0, 1)
         veil += np.float32(most * rng.random() ** 1.5) * shadow
-    if rng.random() < 0.5:  # coarse markings of age and smoking, fainter than edema and all over
-        veil += np.float32(rng.uniform(0.0, 0.09)) * film.texture(rng.uniform(0.035, 0.06), rng)
+    if rng.random() < 0.4:  # coarse markings of age and smoking, fainter than edema and all over
+        veil += np.float32(rng.uniform(0.0, 0.04)) * film.texture(rng.uniform(0.035, 0.06), rng)
     follow = film.blurred(opacity * chest.lung, 0.25) / (film.blurred(chest.lung, 0.25) + 0.05)
     return np.clip(veil - 0.7 * follow, 0, 0.8).astype(np.float32)
 
@@ -163,9 +163,10 @@ def _filled(chest: Chest) -> tuple[np.ndarray, np.ndarray]:
     filled = {fluid: np.zeros(chest.film.half, np.float32) for fluid in (False, True)}
     for name, draw in FILLING.items():
         if name in chest.signs:
-            part = draw(chest, chest.signs[name]) * chest.lung
-            where = part > max(0.06, 0.3 * float(part.max()))
-            chest.film.mark(name, where if where.any() else part > 0.02)
+            part = draw(chest, chest.signs[name])
+            seen = part * chest.lung
+            where = seen > max(0.06, 0.3 * float(seen.max()))
+            chest.film.mark(name, where if where.any() else seen > 0.02)
             fluid = name == "Pleural Effusion"
             filled[fluid] = 1 - (1 - filled[fluid]) * (1 - np.clip(part, 0, 0.97))
     return filled[False], filled[True]
@@ -191,7 +192,7 @@ def _consolidation(chest: Chest, sign: dict) -> np.ndarray:
     part = np.zeros(chest.film.half, np.float32)
     for patch in sign["patches"]:
         mottled = np.clip(0.85 + 0.22 * chest.film.texture(0.05), 0.3, 1.2)
-        part = np.maximum(part, 0.82 * patch.plain * _ragged(chest, patch, 0.35, 0.3) * mottled)
+        part = np.maximum(part, 0.9 * patch.plain * _ragged(chest, patch, 0.3, 0.3) * mottled)
     return part
 
 
@@ -225,7 +226,7 @@ def _edema(chest: Chest, sign: dict) -> np.ndarray:
             for down in np.arange(0.72, 1.02, 0.04):
                 film.stroke(lines, chest.place(side, [0.86, 0.99], [down, down - 0.01]), 0.008)
         part += lines * np.float32(0.5 * sign["kerley"] / 255)
-    return 0.5 * sign["plain"] * part
+    return 0.58 * sign["plain"] * part
 
 
 def _atelectasis(chest: Chest, sign: dict) -> np.ndarray:
@@ -256,7 +257,7 @@ def _effusion(chest: Chest, sign: dict) -> np.ndarray:
         soft = 0.015 if sign["level"] else 0.05
         fluid = np.clip((film.y - surface) / np.float32(soft), 0, 1)
         veil = np.float32(sign["veil"]) * np.clip(0.4 + film.y, 0, 1)
-        part = np.maximum(part, chest.lungs[side] * np.maximum(0.93 * fluid, veil))
+        part = np.maximum(part, (side * film.x > 0) * np.maximum(np.float32(0.95) * fluid, veil))
     return part
 
 

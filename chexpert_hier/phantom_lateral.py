@@ -135,12 +135,13 @@ def _filled(chest: Profile) -> np.ndarray:
     for name, draw in (("Edema", _edema), ("Atelectasis", _atelectasis), ("Pleural Effusion", _effusion),
                        ("Pleural Other", _pleural_other)):
         if name in signs:
-            filled = _fill(chest, name, draw(chest, signs[name]) * chest.lung, filled)
+            filled = _fill(chest, name, draw(chest, signs[name]), filled)
     return filled
 
 
 def _fill(chest: Profile, name: str, part: np.ndarray, filled: np.ndarray) -> np.ndarray:
-    chest.film.mark(name, part > min(max(0.06, 0.3 * float(part.max())), 0.9 * float(part.max())))
+    seen = part * chest.lung
+    chest.film.mark(name, seen > min(max(0.06, 0.3 * float(seen.max())), 0.9 * float(seen.max())))
     return 1 - (1 - filled) * (1 - np.clip(part, 0, 0.97))
 
 

@@ -167,7 +167,7 @@ def _atelectasis(rng, present) -> dict:
     bands = [{"side": side, "down": rng.uniform(0.45, 1.0), "across": rng.uniform(0.3, 0.7),
               "length": rng.uniform(0.2, 0.6), "width": rng.uniform(0.02, 0.062), "degrees": rng.normal(0, 16),
               "bend": rng.normal(0, 0.25), "depth": rng.uniform(-0.6, 0.8)}
-             for side in sides for _ in range(int(rng.integers(1, 4)))]
+             for side in sides for _ in range(int(rng.integers(1, 5)))]
     return {"bands": bands, "loss": {side: rng.uniform(0.0, 0.1) for side in sides}, "plain": how_plain(rng),
             "plain_lateral": how_plain(rng)}
 
@@ -178,7 +178,7 @@ def _pneumothorax(rng, present) -> dict:
 
 def _effusion(rng, present) -> dict:
     sides = [_side(rng)] if rng.random() < 0.6 else [-1, 1]
-    depths = {side: rng.uniform(0.03, 0.08) if rng.random() < FAINT_SHARE else 0.16 + 0.65 * rng.beta(1.2, 2.0)
+    depths = {side: rng.uniform(0.03, 0.08) if rng.random() < FAINT_SHARE else 0.2 + 0.7 * rng.beta(1.2, 1.9)
               for side in sides}
     return {"depths": depths, "level": rng.random() < 0.12, "veil": rng.uniform(0, 0.3) * (rng.random() < 0.3)}
 

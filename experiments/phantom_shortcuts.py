@@ -26,7 +26,7 @@ from chexpert_hier import commands, files, phantom
 
 RESULTS = Path(__file__).parent / "results" / "phantom_shortcuts"
 BY_SIZE = ("Enlarged Cardiomediastinum", "Cardiomegaly", "Pleural Effusion")
-PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1)  # the best on the test films is reported: the shortcut gets every advantage
+PENALTIES = (1e-4, 1e-3, 1e-2)  # the best on the test films is reported: the shortcut gets every advantage
 
 
 def read(folder: Path, name: str) -> pd.DataFrame:
@@ -78,8 +78,8 @@ def write(table: pd.DataFrame, marker: dict, command: str) -> None:
     lines = ["# Shortcuts on the phantom: AUROC of logistic regressions", "",
              f"`{command}`, {datetime.date.today()}, {platform.machine()}, Python {platform.python_version()}; "
              f"generator version {marker['version']}, settings {marker['settings']}, films {marker['films']}.", "",
-             "Trained on the clean truth of the training films, tested on the validation films, frontal views; of four "
-             "penalties the best on the test films is shown, which favours the shortcut. "
+             "Trained on the clean truth of the training films, tested on the validation films, frontal views; of "
+             f"{len(PENALTIES)} penalties the best on the test films is shown, which favours the shortcut. "
              f"Findings above what is allowed: {int((table[columns[2:6]].max(axis=1) >= table['allowed']).sum())}.", "",
              "| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
     for _, row in table.iterrows():
@@ -97,7 +97,7 @@ def main(argv: list[str] | None = None) -> int:
     if given.data:
         folder = Path(given.data)
     else:
-        folder = phantom.ensure(phantom.default_folder("shortcuts"), patients=2500, valid_patients=1500, seed=11,
+        folder = phantom.ensure(phantom.default_folder("shortcuts"), patients=1600, valid_patients=1000, seed=11,
                                 laterals=False, most_studies=2)
     table = measure(folder)
     print(table.to_string(index=False, float_format="%.3f"))
