@@ -203,6 +203,7 @@ def train(recipe: Recipe, tree: hierarchy.Tree, model: keras.Model, films: Films
             _restore_weights(folder / BEST, model)
         state.stage, state.epoch = number + 1, 0
         _save_checkpoint(folder / CHECKPOINT, model, None, state)
+        write_log(folder / "log.csv", state.log)  # once more: the process may have died between checkpoint and log
         save_model(model, folder / f"{stage.name}.keras")
     unfreeze(model)
     save_model(model, folder / "model.keras")

@@ -299,7 +299,7 @@ def _page(facts: dict, table: pd.DataFrame, differences: pd.DataFrame) -> str:
         f"Films: {facts['films']['train']:,} training, {facts['films']['valid']:,} validation "
         f"({facts['patients']['valid']:,} patients) of {where}. Network {facts['recipe']['arch']} at "
         f"{facts['recipe']['image_size']} pixels from random weights unless a row says otherwise; stage 1 "
-        f"{stages[0]['epochs']} epochs, stage 2 {stages[1]['epochs']}. The paper's numbers are CheXpert's and no target "
+        f"{stages[0]['epochs']} epochs, stage 2 {stages[1]['epochs']}. The paper's numbers are CheXpert's, no target "
         "for synthetic films: what can be compared is the order of the rows.", "",
         "Mean AUROC over the five competition labels against the clean truth; mean over seeds, 95 % bootstrap "
         "interval over patients. Rows with conditional training use the product; the other number is in table.csv.", "",
@@ -312,7 +312,7 @@ def _page(facts: dict, table: pd.DataFrame, differences: pd.DataFrame) -> str:
                      f"{twin['mean']:.3f} | "
                      f"{other.loc[(row.run, row.product)]['Pleural Effusion']:.3f} | {row.above_parent:.3f} | "
                      f"{row.calibration:.3f} | {'' if np.isnan(row.paper) else f'{row.paper:.3f}'} |")
-    lines += ["", "Differences, paired within seeds. \"better\" or \"worse\" only where the interval excludes 0 and all "
+    lines += ["", "Differences, paired within seeds. \"better\" or \"worse\" only where the interval excludes 0, all "
               "seeds agree.", "", "| run | against | difference | 95 % interval | seeds | verdict | paper |",
               "|---|---|---|---|---|---|---|"]
     for row in differences.itertuples():
