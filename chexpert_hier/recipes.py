@@ -9,13 +9,16 @@ import json
 import typing
 from dataclasses import dataclass, replace
 
-from . import labels
+from . import hierarchy, labels
 from .errors import InputError, one_of
 
 STAGE_ROWS = ("all", "conditional", "random")
-STAGE_LAYERS = ("all", "head")
+STAGE_LAYERS = ("all", "head", "behind-backbone")
 SCHEDULES = ("divide", "plateau", "constant")
 KEEPS = ("last", "lowest validation loss")
+HEADS = ("dense", "three-class", "hbce")
+SPLITS = ("auto", "official", "seeded", "paper")
+STUDY_SCORES = ("max", "mean", "confident")
 # Named here so that `--help` and a wrong --arch answer without Keras; tests hold it against backbones.BACKBONES.
 ARCHITECTURES = ("densenet121", "densenet169", "densenet201", "inceptionresnetv2", "xception", "nasnetlarge", "tiny")
 CT_ROWS = ("union", "all-parents", "any-parent", "chen")
@@ -27,7 +30,9 @@ class Stage:
 
     name: str
     rows: str = "all"  # "conditional": those that hierarchy.stage_one opens; "random": as many, drawn at random
-    layers: str = "all"  # "head": the final Dense layer alone, everything else frozen, BatchNorm in inference mode
+    # "head": the final Dense layer alone; "behind-backbone": all that is not the backbone. What is frozen has its
+    # BatchNorm in inference mode.
+    layers: str = "all"
     loss: str = "bce"  # a row of losses.LOSSES
     epochs: int = 5
     batch_size: int = 32
@@ -40,6 +45,7 @@ class Stage:
     keep: str = "last"  # which epoch's weights go on
     fresh_head: bool = False  # start the final Dense layer anew
     min_learning_rate: float = 0.0
+    epsilon: float = 1e-7  # of Adam
 
 
 @dataclass(frozen=True)
@@ -51,9 +57,15 @@ class Recipe:
     stages: tuple[Stage, ...]
     # what is read
     reader: str = "chexpert"
+    train_file: str = "train.csv"  # the table of the training films
     views: str = "frontal"
-    split: str = "given"
+    # with views "frontal": every lateral film replaced by a frontal one of the same patients, so that as many films are
+    # seen as with both views
+    fair_frontal: bool = False
+    split: str = "auto"
+    judged: str = "valid"  # the films that the run is judged on; "test" falls back to "valid" where there is none
     # the labels
+    outputs: tuple[str, ...] = ()  # of the network, in order; empty: the reader's own labels
     tree: str = "chexpert"
     policy: str = "u-ones+ct+lsr"
     blank: str = "negative"
@@ -73,6 +85,7 @@ class Recipe:
     image_size: int = 224
     normalise: str = "imagenet"
     augment: tuple[str, ...] = ()
+    plain_view: tuple[str, ...] = ()  # what stands for `augment` where nothing is drawn, e.g. centre_crop:320
     cache: bool = False
     # the network
     arch: str = "densenet121"
@@ -80,7 +93,9 @@ class Recipe:
     head: str = "dense"
     batchnorm_momentum: float = 0.99  # Keras' own; a training of few steps needs less to move the statistics
     precision: str = "float32"
+    micro_batch: int = 0  # films that go through the network at once; 0: the whole batch
     # answers
+    unit: str = "study"  # what one case of the run's own evaluation is
     study_score: str = "max"
     seed: int = 0
     notes: tuple[str, ...] = ()
@@ -93,8 +108,16 @@ class Recipe:
 
         Without conditional training a recipe that begins with a conditional stage trains this stage only, on every row
         and at the same hyper-parameters (Pham et al. 2019, section 4.3: they stay fixed). Chen's reading fine-tunes
-        the whole network on the products instead of refitting the frozen network's last layer.
+        the whole network on the products instead of refitting the frozen network's last layer. Where the labels have
+        three classes, a stage whose loss takes two trains on the plain cross-entropy of the three (Irvin et al. 2019,
+        U-MultiClass).
         """
+        if not self.three_class:
+            return self._stages()
+        return tuple(stage if stage.loss.startswith("three_class") else replace(stage, loss="three_class+unweighted")
+                     for stage in self._stages())
+
+    def _stages(self) -> tuple[Stage, ...]:
         if not self.conditional:
             flat = self.stages[0].rows == "conditional"
             return (replace(self.stages[0], rows="all"),) if flat else self.stages
@@ -112,6 +135,16 @@ class Recipe:
     def chain(self) -> bool:
         """Whether the chain rule turns the network's outputs into the reported probabilities."""
         return self.conditional if self.product == "auto" else self.product == "on"
+
+    @property
+    def three_class(self) -> bool:
+        """Whether a label is negative, positive or uncertain, three numbers instead of one."""
+        return labels.Policy.parse(self.policy).base == "u-multiclass"
+
+    @property
+    def built_head(self) -> str:
+        """The head that is built (see model.build_model): three classes need their own."""
+        return "three-class" if self.three_class else self.head
 
     def to_json(self) -> dict:
         """Every field as plain JSON values; `from_json` is its inverse."""
@@ -181,9 +214,11 @@ def _check(recipe: Recipe) -> None:
         ("lsr_draw", recipe.lsr_draw, ("fixed", "epoch", "mean")),
         ("--precision", recipe.precision, ("float32", "mixed_float16", "mixed_bfloat16")),
         ("--normalise", recipe.normalise, ("imagenet", "native", "dataset", "none")),
-        ("study_score", recipe.study_score, ("max", "mean")),
+        ("study_score", recipe.study_score, STUDY_SCORES), ("unit", recipe.unit, ("film", "study", "patient")),
+        ("--split", recipe.split, SPLITS), ("judged", recipe.judged, ("valid", "test")), ("head", recipe.head, HEADS),
     ):
         one_of(what, value, valid)
+    _check_three_class(recipe)
     one_of("--arch", recipe.arch, ARCHITECTURES)
     for stage in recipe.stages:
         for what, value, valid in (("rows", stage.rows, STAGE_ROWS), ("layers", stage.layers, STAGE_LAYERS),
@@ -194,10 +229,23 @@ def _check(recipe: Recipe) -> None:
                 raise InputError(f"{stage.name}.{what} is {getattr(stage, what)}; expected 1 or more")
         if not stage.learning_rate > 0 or not stage.learning_rate_drop > 0:
             raise InputError(f"{stage.name}.learning_rate and its drop must be above 0")
+    if recipe.micro_batch < 0:
+        raise InputError(f"--micro-batch is {recipe.micro_batch}; expected 1 or more, or 0 for the whole batch")
     if not 16 <= recipe.crop_size <= recipe.rescaled_size:
         raise InputError(f"crop_size is {recipe.crop_size}; expected 16 to rescaled_size ({recipe.rescaled_size})")
     if not 16 <= recipe.image_size <= 1024:
         raise InputError(f"--image-size is {recipe.image_size}; expected 16 to 1024 pixels")
+
+
+def _check_three_class(recipe: Recipe) -> None:
+    if recipe.head == "three-class" and not recipe.three_class:
+        raise InputError(f"head three-class: needs --policy u-multiclass, not {recipe.policy}")
+    if recipe.three_class and recipe.head == "hbce":
+        raise InputError("--policy u-multiclass: needs a head of plain pooling (head=dense), not hbce")
+    if recipe.three_class and recipe.conditional and recipe.ct_rows == "chen":
+        raise InputError("--ct-rows chen: trains on products of two-class outputs; u-multiclass has three")
+    if recipe.fair_frontal and recipe.views != "frontal":
+        raise InputError(f"fair_frontal: is about --views frontal, not {recipe.views}")
 
 
 PHAM2019 = Recipe(
@@ -252,14 +300,134 @@ PHANTOM = replace(
     cache=True,
     template_films=500,
     stages=(
-        replace(PHAM2019.stages[0], epochs=3, learning_rate=1e-3, learning_rate_drop=10.0, drop_every=2),
+        replace(PHAM2019.stages[0], epochs=5, learning_rate=1e-3, learning_rate_drop=10.0, drop_every=4),
         # From random weights the features move far, so the Dense layer needs a rate that lets it converge.
-        replace(PHAM2019.stages[1], epochs=30, learning_rate=1e-2, learning_rate_drop=10.0, drop_every=15),
+        replace(PHAM2019.stages[1], epochs=12, learning_rate=1e-2, learning_rate_drop=10.0, drop_every=6),
     ),
     notes=("64 x 64 pixels", "random initial weights", "milder label noise", "rate divided by 10 every 2 epochs"),
 )
 
-RECIPES = {recipe.name: recipe for recipe in (PHAM2019, PHANTOM)}
+_RAJPURKAR = "Rajpurkar et al. 2017 (CheXNet), arXiv 1711.05225v3"
+
+CHEXNET = Recipe(
+    name="chexnet",
+    source=_RAJPURKAR + ", section 4: the network of 14 findings",
+    reader="chestxray14",  # section 2.2
+    views="frontal",  # section 2: frontal-view films
+    split="paper",  # section 4: 70/10/20 %, by patient; the official lists are --split official
+    judged="test",  # Table 2
+    tree="flat",  # none
+    policy="u-ignore",  # labels are 1 or 0: no policy is at work
+    product="off",
+    crop="none",  # section 2.1: down-scaled to 224 x 224
+    rescaled_size=224,
+    crop_size=224,
+    image_size=224,
+    normalise="imagenet",  # section 2.1
+    augment=("hflip",),  # section 2.1
+    arch="densenet121",  # section 2.1
+    weights="imagenet",  # section 2.1
+    head="dense",  # sections 2.1 and 4: one sigmoid per finding
+    unit="film",  # ChestX-ray14 has no studies
+    stages=(
+        Stage(
+            name="stage1",
+            layers="all",  # section 2.1: end to end
+            loss="bce_sum",  # section 4: sum of unweighted binary cross-entropies
+            epochs=20,  # not stated
+            batch_size=16,  # section 2.1
+            learning_rate=1e-3,  # section 2.1
+            schedule="plateau",  # section 2.1: when the validation loss plateaus after an epoch
+            learning_rate_drop=10.0,  # section 2.1
+            patience=0,  # not stated; "after an epoch"
+            stop_after=5,  # not stated
+            keep="lowest validation loss",  # section 2.1
+        ),
+    ),
+)
+
+CHEXNET_PNEUMONIA = replace(
+    CHEXNET,
+    name="chexnet-pneumonia",
+    source=_RAJPURKAR + ", section 2: the pneumonia detector",
+    outputs=("Pneumonia",),  # section 2.1: one output
+    stages=(replace(CHEXNET.stages[0], loss="weighted_bce"),),  # section 2.1, w+ and w- over the training set
+)
+
+CHEXPERTNET = Recipe(
+    name="chexpertnet",
+    source="Wei, Jethani (New York University), CheXpertNet, paper and code",
+    views="both",  # all films
+    tree="chexpert",  # for the report of contradictions only
+    policy="u-multiclass",  # 14 x negative, positive, uncertain; No Finding never uncertain
+    blank="negative",  # their weights prove it
+    product="off",
+    crop="none",
+    rescaled_size=364,  # paper: resized to 364 x 364
+    crop_size=364,
+    augment=("random_crop:320", "hflip"),  # paper; their code has RandomResizedCrop(320)
+    plain_view=("centre_crop:320",),  # code
+    image_size=320,  # paper
+    normalise="imagenet",  # paper; "dataset" is its second experiment
+    arch="densenet121",  # paper
+    weights="imagenet",  # paper; "none" is its last experiment
+    head="three-class",  # paper; code: Linear(1024 -> 41)
+    unit="patient",  # paper: AUC per patient
+    study_score="confident",  # code: the film with the largest class probability
+    stages=(
+        Stage(
+            name="stage1",
+            layers="all",  # paper; the caption of its last table says "Freezing all Conv layers": stage1.layers=head
+            loss="three_class",  # paper: w = (|N| + |P| + |U|) / |class|, mean over films and labels
+            epochs=3,  # paper
+            batch_size=16,  # paper
+            learning_rate=1e-4,  # paper, fixed
+            schedule="constant",  # paper
+            epsilon=1e-6,  # code
+        ),
+    ),
+)
+
+HBCE = Recipe(
+    name="hbce",
+    source="Asadi, Sodoke, Gerard, Kersten-Oertel 2025, arXiv 2502.03591, and their published code",
+    train_file="train_visualCheXbert.csv",  # code: VisualCheXbert's labels, binary
+    views="both",  # code: all films
+    judged="test",  # code: the 668 films of the test set
+    outputs=hierarchy.HBCE_TREE.labels,  # code: 14 findings, Uncertain, six groups
+    tree="hbce",  # code: 20 edges
+    policy="u-ignore",  # the labels are 1 or 0
+    blank="negative",  # code: blanks are 0
+    product="off",
+    crop="none",  # code: resized without keeping the ratio
+    rescaled_size=320,
+    crop_size=320,
+    image_size=320,  # code: 320 from random weights, 224 from ImageNet's
+    normalise="none",  # code: / 255
+    augment=("hflip", "brightness:0.1", "contrast:0.1"),  # code, which also has vflip (a chest is never upside down)
+    arch="densenet121",  # code
+    weights="none",  # code, at 320
+    head="hbce",  # code: Conv 3x3 512, BatchNorm, pooling, Dense 128, Dropout 0.5, Dense 21
+    unit="film",  # paper: per image
+    stages=(
+        Stage(
+            name="stage1",
+            layers="all",  # code
+            loss="hbce_literal+data-driven",  # code, its configuration's default; hbce_literal is the fixed 0.5
+            epochs=100,  # code, at most
+            batch_size=16,  # code
+            learning_rate=1e-4,  # code
+            schedule="plateau",  # code: ReduceLROnPlateau
+            learning_rate_drop=1 / 0.9,  # code: times 0.9
+            patience=0,  # code: Keras' patience 1, which is one epoch without a lower loss
+            min_learning_rate=1e-8,  # code
+            stop_after=10,  # code: EarlyStopping
+            keep="lowest validation loss",  # code: restores the best weights
+        ),
+    ),
+)
+
+RECIPES = {recipe.name: recipe for recipe in (PHAM2019, CHEXNET, CHEXNET_PNEUMONIA, CHEXPERTNET, HBCE, PHANTOM)}
 
 
 def named(name: str) -> Recipe:
