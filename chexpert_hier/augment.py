@@ -30,6 +30,14 @@ def hflip(crops: np.ndarray, draws: np.ndarray, parameter: float | None) -> np.n
     return out
 
 
+def vflip(crops: np.ndarray, draws: np.ndarray, parameter: float | None) -> np.ndarray:
+    """Mirror top and bottom every other film (HBCE's published code; no recipe's default: chests stand upright)."""
+    out = crops.copy()
+    chosen = draws[:, 0] < 0.5
+    out[chosen] = crops[chosen][:, ::-1]
+    return out
+
+
 def random_crop(crops: np.ndarray, draws: np.ndarray, parameter: float | None) -> np.ndarray:
     """Cut a square of `parameter` pixels at a random place (CheXpertNet: 320 out of 364)."""
     return _cut(crops, int(parameter), draws)
@@ -56,6 +64,7 @@ def contrast(crops: np.ndarray, draws: np.ndarray, parameter: float | None) -> n
 # name -> (uint8 (n, c, c), uniform draws (n, 2), parameter) -> uint8 (n, s, s), and the parameter's default
 AUGMENTATIONS: dict[str, tuple[Callable[..., np.ndarray], float | None]] = {
     "hflip": (hflip, None),
+    "vflip": (vflip, None),
     "random_crop": (random_crop, 320),
     "centre_crop": (centre_crop, 320),
     "brightness": (brightness, 0.1),
@@ -99,6 +108,39 @@ def augmented(crops: np.ndarray, keys: Sequence[str], names: Sequence[str], seed
         draws = uniform_draws(keys, [f"{place} {name} a", f"{place} {name} b"], seed, stream=epoch)
         crops = function(crops, draws, parameter)
     return crops
+
+
+def plain_window(names: Sequence[str], side: int) -> tuple[int, int]:
+    """Where a recipe's plain view lies in its crops.
+
+    Args:
+        names: a recipe's `plain_view`: centre crops, or nothing.
+        side: of the crops in pixels.
+
+    Returns:
+        (first row and column, side of the view); crops[:, first:first + side, first:first + side] is the view, of
+        arrays and of tensors.
+
+    Raises:
+        InputError: a view that draws, or that is larger than the crops.
+    """
+    first = 0
+    for text in names:
+        _, name, parameter = read_augmentation(text)
+        if name != "centre_crop":
+            raise InputError(f"plain_view {text!r}: expected centre_crop:PIXELS, which draws nothing")
+        if parameter > side:
+            raise InputError(f"plain_view {text!r}: cannot be cut out of crops of {side} pixels")
+        first, side = first + (side - int(parameter) + 1) // 2, int(parameter)
+    return first, side
+
+
+def plain(crops, names: Sequence[str]):
+    """The recipe's view of crops (n, c, c), an array or a tensor, where nothing is drawn."""
+    if not names:
+        return crops
+    first, side = plain_window(names, int(crops.shape[1]))
+    return crops[:, first:first + side, first:first + side]
 
 
 def _cut(crops: np.ndarray, side: int, draws: np.ndarray) -> np.ndarray:

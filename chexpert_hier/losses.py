@@ -377,7 +377,7 @@ LOSSES = {
 }
 
 # What may follow a name after "+", e.g. "hbce_soft+data-driven+log".
-OPTIONS = {"three_class": ("by-weights",), "hbce_literal": ("data-driven",), "hbce_soft": ("data-driven", "log")}
+OPTIONS = {"three_class": ("by-weights", "unweighted"), "hbce_literal": ("data-driven",), "hbce_soft": ("data-driven", "log")}
 
 
 def build(name: str, targets: np.ndarray | None = None, tree=None, from_logits: bool = False) -> MaskedLoss:
@@ -385,7 +385,7 @@ def build(name: str, targets: np.ndarray | None = None, tree=None, from_logits: 
 
     Args:
         name: a key of LOSSES, perhaps with options: "three_class+by-weights" (normalised by the batch's weights, as
-            CheXpertNet's code), "hbce_literal+data-driven", "hbce_soft+data-driven", "hbce_soft+log".
+            CheXpertNet's code), "three_class+unweighted" (Irvin et al.'s U-MultiClass), "hbce_literal+data-driven", "hbce_soft+data-driven", "hbce_soft+log".
         targets: the training targets (n, labels) or (n, labels, 3), for weights that are counted.
         tree: hierarchy.Tree over the labels, for losses along its edges.
         from_logits: the network gives logits.
@@ -401,7 +401,8 @@ def build(name: str, targets: np.ndarray | None = None, tree=None, from_logits: 
         positive, negative = class_weights(targets)
         return WeightedBCE(positive, negative, from_logits)
     if base == "three_class":
-        return ThreeClassCE(three_class_weights(targets), "weights" if options else "n", from_logits)
+        weights = None if "unweighted" in options else three_class_weights(targets)
+        return ThreeClassCE(weights, "weights" if "by-weights" in options else "n", from_logits)
     if base == "product_bce":
         return ProductBCE(tree.ancestors, from_logits)
     if base.startswith("hbce"):

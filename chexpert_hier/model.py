@@ -244,6 +244,14 @@ def probability_model(model: keras.Model) -> keras.Model:
     return keras.Model(model.input, x, name=model.name)
 
 
+def present(outputs: np.ndarray) -> np.ndarray:
+    """Outputs as p(finding is present), (n, labels): those of three classes (n, labels, 3) as PositiveProbability."""
+    if outputs.ndim == 2:
+        return outputs
+    certain = outputs[..., 0] + outputs[..., 1]
+    return np.where(certain > 0, outputs[..., 1] / np.maximum(certain, 1e-37), 0.5).astype(outputs.dtype)
+
+
 def map_model(model: keras.Model) -> tuple[keras.Model, keras.Model, bool]:
     """Cut the network at its last maps.
 
