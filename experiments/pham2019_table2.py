@@ -3,8 +3,9 @@
     python experiments/pham2019_table2.py                                   # members trained on the phantom
     python experiments/pham2019_table2.py --runs RUN RUN ... --films CheXpert-v1.0-small/valid.csv
 
-Trains the members that are missing (or takes finished runs), predicts the validation films with each one and with all of
-them, without and with ten random views, and judges everything beside the paper's rows. What is done is kept in `--work`.
+Trains the members that are missing (or takes finished runs), predicts the validation films with each one and with all
+of them, without and with ten random views, and judges everything beside the paper's rows. What is done is kept in
+`--work`.
 """
 
 import argparse
@@ -78,9 +79,10 @@ def _train(args, data: Path) -> list[Path]:
     for seed, arch in enumerate(args.arch):
         run = args.work / f"{arch}-{seed}"
         if not (run / "evaluation.csv").exists():
-            command = [sys.executable, "-m", "chexpert_hier.run", "--data", data, "--recipe", args.recipe or
-                       ("pham2019" if args.data else "phantom"), "--arch", arch, "--seed", seed, "--out", run, "--resume",
-                       "--no-export", *(part for text in args.set for part in ("--set", text))]
+            recipe = args.recipe or ("pham2019" if args.data else "phantom")
+            command = [sys.executable, "-m", "chexpert_hier.run", "--data", data, "--recipe", recipe, "--arch", arch,
+                       "--seed", seed, "--out", run, "--resume", "--no-export",
+                       *(part for text in args.set for part in ("--set", text))]
             subprocess.run([str(part) for part in command], check=True)
         runs.append(run)
     return runs
@@ -89,8 +91,8 @@ def _train(args, data: Path) -> list[Path]:
 def _predict(args, name: str, models: list[Path], views: int, films: Path) -> Path:
     out = args.work / f"{name.replace(' ', '-')}-tta{views}.csv"
     if not out.exists():
-        command = [sys.executable, "-m", "chexpert_hier.predict", films, "--model", *models, "--tta", views, "--out", out,
-                   "--resume", "--skip-bad"]
+        command = [sys.executable, "-m", "chexpert_hier.predict", films, "--model", *models, "--tta", views,
+                   "--out", out, "--resume", "--skip-bad"]
         subprocess.run([str(part) for part in command], check=True)
     return out
 
@@ -107,7 +109,8 @@ def _write(args, results: dict, films: Path, runs: list[Path], seconds: float) -
     for (name, views), result in results.items():
         table = result.table.set_index("label")
         mean = table.loc["mean of five"]
-        rows.append({"method": name, "views": views, **{label: table.loc[label, "auroc"] for label in COMPETITION_LABELS},
+        rows.append({"method": name, "views": views,
+                     **{label: table.loc[label, "auroc"] for label in COMPETITION_LABELS},
                      "mean": mean["auroc"], "low": mean["auroc_low"], "high": mean["auroc_high"]})
     table = pd.DataFrame(rows)
     ensemble = list(results)[-1][0]
@@ -135,7 +138,8 @@ def _write(args, results: dict, films: Path, runs: list[Path], seconds: float) -
 
 def page(facts: dict, table: pd.DataFrame, compared: pd.DataFrame) -> str:
     """The result page."""
-    lines = ["# Table 2 of Pham et al. 2019", "", f"`{' '.join(facts['command'])}`, {facts['date']}, {facts['machine']}.",
+    lines = ["# Table 2 of Pham et al. 2019", "",
+             f"`{' '.join(facts['command'])}`, {facts['date']}, {facts['machine']}.",
              f"Members: {', '.join(facts['members'])}. {facts['films']:,} studies"
              + (f" of the phantom (synthetic; {facts['phantom']})." if facts["phantom"] else "."), "",
              "The paper's rows are CheXpert's validation set and no target for synthetic films.", "",
