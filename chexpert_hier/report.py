@@ -90,7 +90,7 @@ def _judged(folder: Path, recipe: recipes.Recipe, names: tuple[str, ...], tree: 
     joining = {"patients": patients.reindex(truth["Path"]).tolist(), "unit": "film", "rule": recipe.study_score,
                "truth_blank": recipe.blank}
     result = evaluate.evaluate(reported, truth, names, replicates=replicates, seed=recipe.seed, tree=tree,
-                               name="this run", **joining)
+                               name="This run", **joining)
     before, after = (evaluate.join(table, truth, names, **joining) for table in (off, on))
     result.tree = tree_report(after, tree, before)
     if len(tree.edges):

@@ -43,7 +43,7 @@ STYLE = """
 .note{border-left:4px solid var(--warn);background:#fdf6ee;padding:.6rem .9rem;margin:1rem 0;border-radius:.25rem}
 td.changed{font-weight:600;color:var(--warn)}dl{display:grid;grid-template-columns:minmax(8rem,max-content) 1fr;
 gap:.2rem 1rem;margin:.6rem 0}dt{color:var(--soft)}dd{margin:0;overflow-wrap:anywhere}
-.films{display:grid;grid-template-columns:repeat(auto-fill,minmax(17rem,1fr));gap:1rem;margin:.6rem 0 1.4rem}
+.films{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(15rem,100%),1fr));gap:1rem;margin:.6rem 0 1.4rem}
 .films figure{background:var(--wash);border-radius:.5rem;padding:.6rem}.films .pair{display:flex;gap:.3rem}
 .films .pair img{width:50%;min-width:0}.films figcaption{margin-top:.4rem;overflow-wrap:anywhere}
 .films figcaption b{color:var(--ink)}
@@ -114,7 +114,7 @@ def _recipe(run) -> str:
                              escaped(_shown(getattr(paper, name)))], False) for name in fields]
     changed = [name for name in fields if getattr(recipe, name) != getattr(paper, name)]
     changed += ["stages"] if recipe.plan() != paper.plan() else []
-    words = (f"<p>{escaped(recipe.source)}.</p><p>" +
+    words = (f"<p>{escaped(recipe.source[:1].upper() + recipe.source[1:])}.</p><p>" +
              (f"It departs from the recipe {escaped(paper.name)} in {len(changed)} fields: "
               f"{escaped(', '.join(changed))}." if changed else
               f"Every field is that of the recipe {escaped(paper.name)}.") + "</p>")
@@ -208,10 +208,10 @@ def _curve(log: pd.DataFrame, columns: dict[str, str], what: str, figure_class) 
         for part in np.split(np.arange(len(log)), starts[1:]):
             axes.plot(epoch[part], log[column].to_numpy()[part], figures.DASHES[place], color=figures.COLOURS[place],
                       marker=figures.MARKERS[place], markersize=3, label=name if part[0] == 0 else None)
-    for start in starts:
+    for number, start in enumerate(starts):
         if start:
             axes.axvline(start + 0.5, color="#888888", linewidth=0.8, linestyle=":")
-        axes.annotate(str(log["stage"].iloc[start]).replace("$", r"\$"), (start + 0.6, 1.0),
+        axes.annotate(str(log["stage"].iloc[start]).replace("$", r"\$"), (start + 0.6, 1.0 + 0.06 * (number % 2)),
                       xycoords=("data", "axes fraction"), va="bottom", fontsize=8, color="#505a66")
     axes.set_xlabel("epoch, all stages")
     axes.set_ylabel(what)
@@ -238,7 +238,7 @@ def _paper(run) -> str:
     return html_table(f"This run, and the paper's row “{name}” (Pham et al. 2019, Table 1: DenseNet-121 on CheXpert's "
                       "own validation films, without intervals). The two can be compared only where this run was "
                       "trained and judged on CheXpert", ["Label", "This run, its own validation films",
-                                                         "The paper, CheXpert validation"], rows)
+                                                         "The paper, CheXpert validation"], rows, narrow=True)
 
 
 def _product(run, judged: dict) -> str:
@@ -246,16 +246,17 @@ def _product(run, judged: dict) -> str:
         return ""
     state = "on" if run.recipe.chain else "off"
     return (f"<p>The run reports its probabilities with the chain rule {state} (predictions.csv); the other column is "
-            "what the same network gives without changing anything else. Each label's probability is multiplied by "
-            "those of the findings that it implies.</p>" + judged["comparison"])
+            "what the same network gives with nothing else changed (first: off, second: on). Each label's "
+            "probability is multiplied by those of the findings that it implies.</p>" + judged["comparison"])
 
 
 def _examples(run, examples: Sequence[report_films.Example]) -> str:
     if not examples:
         return "<p>Left out: the films or the network could not be read when this page was written.</p>"
     parts = ['<p class="soft">For each finding the case the run was most sure of, right and wrong. Left the film, '
-             "right the evidence for the finding (class activation map; yellow is strongest), drawn where it reaches a fifth "
-             "of its maximum. A map shows where the network's evidence lies, not why, and not that it is right.</p>"]
+             "right the evidence for the finding (class activation map; yellow is strongest), drawn where it reaches a "
+             "fifth of its maximum; no colour: no place speaks for it. A map shows where the network's evidence "
+             "lies, not why, and not that it is right.</p>"]
     for label in dict.fromkeys(example.label for example in examples):
         shown = [_figure(example) for example in examples if example.label == label]
         parts.append(f'<h3>{escaped(label)}</h3><div class="films">{"".join(shown)}</div>')
@@ -306,11 +307,11 @@ def _unsure_films(run) -> str:
     for case in np.argsort(-unsure, kind="stable")[:8]:
         k = five[int(entropy[case, five].argmax())]
         truth = {1.0: "present", 0.0: "absent"}.get(cases.truth[case, k], "unknown")
-        rows.append((escaped(cases.keys[case]), [in_digits(unsure[case]), escaped(cases.labels[k]),
-                                                 in_digits(result.calibrated[case, k], 2), truth], False))
+        rows.append((escaped(cases.labels[k]), [in_digits(result.calibrated[case, k], 2), truth,
+                                                in_digits(unsure[case]), escaped(labels.key(cases.keys[case]))], False))
     films = html_table("The films the network is least sure of: entropy of the calibrated probabilities, mean over the "
-                       "labels of the mean (at most 0.693)", ["Film", "Entropy", "Least sure of",
-                                                              "Calibrated probability", "Truth"], rows, text=(2,))
+                       "labels of the mean (at most 0.693)", ["Least sure of", "Calibrated probability", "Truth",
+                                                              "Entropy", "Film"], rows, text=(4,))
     gains = [(escaped(cases.labels[k]), _selective(entropy[:, k], result.calibrated[:, k], cases.truth[:, k]), False)
              for k in five]
     return films + html_table("Answering only the films it is surest of: Brier score of the calibrated probabilities "

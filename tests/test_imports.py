@@ -17,7 +17,7 @@ SCIENCE = ("labels", "hierarchy", "bridge", "splits", "presence", "tables", "rea
 ANY_BACKEND = ("backbones", "model", "losses", "training")
 # TensorFlow inside functions only.
 INPUT_PATH = ("films", "template", "images", "export")
-COMMANDS = ("run", "prepare", "predict", "evaluate", "heatmaps", "export", "phantom", "datasets")
+COMMANDS = ("run", "prepare", "predict", "evaluate", "heatmaps", "export", "phantom", "datasets", "report")
 
 
 def path_of(module):
