@@ -1,4 +1,4 @@
-"""Walk the recipe's stages: learning rates, one checkpoint per epoch, resume, the log.
+"""Walk the recipe's stages: learning rates, checkpoints after and within epochs, resume, the log.
 
 Knows crops, targets and stages; which paper a stage comes from it does not know. Says `keras` only, so that it trains
 on every backend of Keras. The order of the films is a function of seed, stage and epoch alone, and a checkpoint holds
@@ -6,11 +6,13 @@ weights, optimizer and log together, so that a resumed run goes on where the kil
 """
 
 import csv
+import dataclasses
 import io
 import json
 import logging
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,12 +24,16 @@ from .commands import Bar
 from .errors import InputError
 from .evaluate import auroc
 from .files import write_text, written_whole
-from .model import feature_model, freeze_all_but_head, head_model, reset_head, unfreeze
+from .microbatch import PieceLoss, Pieces, WholeSteps
+from .model import feature_model, freeze_all_but_head, freeze_backbone, head_model, present, reset_head, unfreeze
 from .recipes import Recipe, Stage
 from .sources import Films
 
 log = logging.getLogger("chexpert_hier.training")
 
+# A stage's `layers`: what trains.
+FREEZE = {"all": unfreeze, "head": freeze_all_but_head, "behind-backbone": freeze_backbone}
+TRAINS = {"all": "all layers", "head": "final Dense layer only", "behind-backbone": "all but the backbone"}
 CHECKPOINT = "checkpoint.npz"
 BEST = "best.npz"
 LOG_COLUMNS = ("stage", "epoch", "learning_rate", "films", "loss", "valid_loss", "valid_auroc", "valid_auroc_labels",
@@ -80,9 +86,10 @@ class StopWhereLossBreaks(keras.callbacks.Callback):
         InputError: the loss is NaN or infinite.
     """
 
-    def __init__(self, stage: str, keys: np.ndarray, batch_size: int):
+    def __init__(self, stage: str, keys: np.ndarray, batch_size: int, pieces: int = 1, done: int = 0):
         super().__init__()
         self.stage, self.keys, self.batch_size, self.epoch = stage, keys, batch_size, 0
+        self.pieces, self.done = pieces, done
 
     def on_epoch_begin(self, epoch, logs=None):
         """Remember the epoch for the message."""
@@ -91,9 +98,10 @@ class StopWhereLossBreaks(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         """Check the running loss."""
         if not np.isfinite((logs or {}).get("loss", 0.0)):
-            films = self.keys[batch * self.batch_size:(batch + 1) * self.batch_size]
-            raise InputError(f"{self.stage}, epoch {self.epoch + 1}, batch {batch + 1}: the loss is not finite; films: "
-                             f"{', '.join(map(str, films))}. Try a lower learning rate or --precision float32")
+            number = self.done + batch // self.pieces
+            films = self.keys[number * self.batch_size:(number + 1) * self.batch_size]
+            raise InputError(f"{self.stage}, epoch {self.epoch + 1}, batch {number + 1}: the loss is not finite; "
+                             f"films: {', '.join(map(str, films))}. Try a lower learning rate or --precision float32")
 
 
 class _Shown(keras.callbacks.Callback):
@@ -109,12 +117,34 @@ class _Shown(keras.callbacks.Callback):
         self.bar.add(count)
 
 
+class _WithinEpoch(keras.callbacks.Callback):
+    """Save every so many batches, and go on with the running loss of the batches that were done before."""
+
+    def __init__(self, save: Callable[[int], None], every: int, pieces: int, done: int, total: int,
+                 running: list[np.ndarray]):
+        super().__init__()
+        self.save, self.every, self.pieces, self.done, self.total = save, every, pieces, done, total
+        self.running = running
+
+    def on_epoch_begin(self, epoch, logs=None):
+        for variable, value in zip(_running_loss(self.model), self.running):
+            variable.assign(value)
+
+    def on_train_batch_end(self, batch, logs=None):
+        number, rest = divmod(batch + 1, self.pieces)
+        number += self.done
+        if self.every and not rest and number % self.every == 0 and number < self.total:
+            self.save(number)
+
+
 @dataclass
 class State:
     """How far training has come; travels with the weights in one checkpoint."""
 
     stage: int = 0  # stages finished
     epoch: int = 0  # epochs finished in the present stage
+    batch: int = 0  # batches finished in the present epoch
+    seconds: float = 0.0  # that these took
     log: list[dict] = field(default_factory=list)
 
     def losses(self, name: str) -> list[float]:
@@ -168,7 +198,8 @@ def stage_targets(recipe: Recipe, tree: hierarchy.Tree, films: Films, stage: Sta
 
 
 def train(recipe: Recipe, tree: hierarchy.Tree, model: keras.Model, films: Films, valid: Films, folder: Path, *,
-          resume: bool = False, selftrained: np.ndarray | None = None, tensorboard: bool = False) -> keras.Model:
+          resume: bool = False, selftrained: np.ndarray | None = None, tensorboard: bool = False,
+          checkpoint_every: int = 0) -> keras.Model:
     """Train `model` through the recipe's stages.
 
     Args:
@@ -181,6 +212,8 @@ def train(recipe: Recipe, tree: hierarchy.Tree, model: keras.Model, films: Films
         resume: go on from the folder's checkpoint if there is one.
         selftrained: see stage_targets.
         tensorboard: also write TensorBoard logs.
+        checkpoint_every: also save after every so many batches; 0 saves after epochs only. A stage on features, whose
+            epochs take seconds, is saved after epochs.
 
     Returns:
         the same model, trained.
@@ -194,17 +227,18 @@ def train(recipe: Recipe, tree: hierarchy.Tree, model: keras.Model, films: Films
     for number, stage in enumerate(recipe.plan()):
         if number < state.stage:
             continue
-        began = state.epoch > 0
+        began = state.epoch > 0 or state.batch > 0
         if stage.fresh_head and not began:
             reset_head(model, recipe.seed + number)
-        freeze_all_but_head(model) if stage.layers == "head" else unfreeze(model)
-        _train_stage(recipe, tree, model, films, valid, folder, number, state, selftrained, tensorboard)
+        FREEZE[stage.layers](model)
+        _train_stage(recipe, tree, model, films, valid, folder, number, state, selftrained, tensorboard,
+                     checkpoint_every)
         if stage.keep != "last":
             _restore_weights(folder / BEST, model)
+        save_model(model, folder / f"{stage.name}.keras")  # before the checkpoint after which it is not written again
+        write_log(folder / "log.csv", state.log)  # once more: the process may have died between checkpoint and log
         state.stage, state.epoch = number + 1, 0
         _save_checkpoint(folder / CHECKPOINT, model, None, state)
-        write_log(folder / "log.csv", state.log)  # once more: the process may have died between checkpoint and log
-        save_model(model, folder / f"{stage.name}.keras")
     unfreeze(model)
     save_model(model, folder / "model.keras")
     (folder / BEST).unlink(missing_ok=True)
@@ -217,14 +251,14 @@ def save_model(model: keras.Model, path: Path) -> None:
         model.save(beside)
 
 
-def _train_stage(recipe, tree, model, films, valid, folder, number, state, selftrained, tensorboard) -> None:
+def _train_stage(recipe, tree, model, films, valid, folder, number, state, selftrained, tensorboard, every) -> None:
     stage = recipe.plan()[number]
     rows, targets = stage_targets(recipe, tree, films, stage, selftrained=selftrained)
     if not len(rows):
         raise InputError(f"{stage.name}: no film to learn from; expected at least one whose parents are present "
                          f"(--ct-rows {recipe.ct_rows}, policy {recipe.policy})")
     log.info("%s: %s films, %s, %s", stage.name, f"{len(rows):,}",
-             "final Dense layer only" if stage.layers == "head" else "all layers", stage.loss)
+             TRAINS[stage.layers], stage.loss)
     valid_targets = _hard(recipe, valid)
     loss = stage_loss(stage.loss, targets, tree)
     on_features = stage.layers == "head" and not recipe.augment
@@ -232,20 +266,31 @@ def _train_stage(recipe, tree, model, films, valid, folder, number, state, selft
         trained, inputs, valid_inputs = _head_on_features(model, films, valid, rows, stage)
     else:
         trained = model
-    _compile(trained, stage, recipe, loss)
-    if state.epoch:
-        _restore_optimizer(folder / CHECKPOINT, trained)
+    pieces = Pieces.of(stage.batch_size, 0 if on_features else recipe.micro_batch)
+    _compile(trained, stage, recipe, loss, pieces, targets.shape[1:])
+    running = _restore_optimizer(folder / CHECKPOINT, trained) if state.epoch or state.batch else []
     for epoch in range(state.epoch, stage.epochs):
         if _stopped_early(stage, state.losses(stage.name)):
             break
         if recipe.lsr_draw == "epoch":
             targets = stage_targets(recipe, tree, films, stage, epoch, selftrained)[1]
         order = epoch_order(len(rows), recipe.seed, number, epoch)
-        began = time.monotonic()
-        bar = Bar(f"{stage.name} epoch {epoch + 1}/{stage.epochs}", len(rows))
+        done, total = state.batch, -(-len(rows) // stage.batch_size)
+        left = order[done * stage.batch_size:]
+        began = time.monotonic() - state.seconds
+        bar = Bar(f"{stage.name} epoch {epoch + 1}/{stage.epochs}", len(rows), done=len(rows) - len(left))
         bar.quiet |= on_features  # its epochs take a second
-        callbacks = [_schedule(stage, state), _Shown(bar, len(rows), stage.batch_size),
-                     StopWhereLossBreaks(stage.name, films.keys[rows[order]], stage.batch_size)]
+
+        def save(batch, trained=trained, began=began):
+            state.batch, state.seconds = batch, time.monotonic() - began
+            _save_checkpoint(folder / CHECKPOINT, model, trained.optimizer, state, _running_loss(trained))
+
+        callbacks = [_schedule(stage, state), _Shown(bar, len(left), pieces.size),
+                     StopWhereLossBreaks(stage.name, films.keys[rows[order]], stage.batch_size, pieces.count, done),
+                     _WithinEpoch(save, 0 if on_features else every, pieces.count, done, total, running)]
+        running = []
+        if pieces.count > 1 and recipe.precision == "mixed_float16":
+            callbacks.append(WholeSteps(pieces.count))
         if tensorboard:
             callbacks.append(keras.callbacks.TensorBoard(folder / "tensorboard" / stage.name, write_graph=False))
         if on_features:
@@ -254,18 +299,21 @@ def _train_stage(recipe, tree, model, films, valid, folder, number, state, selft
             outputs = trained.predict(valid_inputs, batch_size=1024, verbose=0)
         else:
             draw = (recipe.seed, number, epoch)
-            batches = films.batches(rows[order], targets[order], stage.batch_size, recipe.augment, draw)
+            some, truth = rows[left], targets[left]
+            if pieces.count > 1:
+                some, truth = pieces.cut(some, truth, loss)
+            batches = films.batches(some, truth, pieces.size, recipe.augment, draw)
             with images.film_errors():
                 history = trained.fit(batches, shuffle=False, verbose=0, initial_epoch=epoch, epochs=epoch + 1,
                                       callbacks=callbacks)
-            outputs = outputs_of(trained, valid, stage.batch_size)
+            outputs = _outputs(trained, valid, pieces.size)
         bar.close()
         row = {"stage": stage.name, "epoch": epoch + 1, "learning_rate": float(trained.optimizer.learning_rate),
                "films": len(rows), "loss": history.history["loss"][-1],
                **_validated(loss, outputs, valid_targets, valid.labels), "seconds": time.monotonic() - began}
         improved = not row["valid_loss"] >= min(state.losses(stage.name), default=np.inf)
         state.log.append(row)
-        state.epoch = epoch + 1
+        state.epoch, state.batch, state.seconds = epoch + 1, 0, 0.0
         if stage.keep != "last" and improved:
             _save_checkpoint(folder / BEST, model, None, state)
         _save_checkpoint(folder / CHECKPOINT, model, trained.optimizer, state)
@@ -290,22 +338,34 @@ def stage_loss(name: str, targets: np.ndarray, tree: hierarchy.Tree) -> losses.M
 
 
 def outputs_of(model: keras.Model, films: Films, batch_size: int = 32) -> np.ndarray:
-    """The network's outputs for all films in their own order, before any chain rule: float32 (n, ...)."""
+    """p(finding is present) for all films in their own order, before any chain rule: float32 (n, labels)."""
+    return present(_outputs(model, films, batch_size))
+
+
+def _outputs(model: keras.Model, films: Films, batch_size: int) -> np.ndarray:
     with images.film_errors():
         return model.predict(films.batches(np.arange(len(films)), batch_size=batch_size), verbose=0)
 
 
 def _hard(recipe: Recipe, films: Films) -> np.ndarray:
-    """Validation labels are never smoothed: what is uncertain does not count, blanks follow the recipe."""
+    """Validation labels are never smoothed: what is uncertain does not count, or is a class of its own.
+
+    Returns float32 (n, labels), or (n, labels, 3) for three classes; NaN does not count.
+    """
+    if recipe.three_class:
+        return labels.multiclass_targets(films.raw, blank=recipe.blank)
     return labels.hard_targets(films.raw, labels.Policy.parse("u-ignore"), blank=recipe.blank)
 
 
 def _validated(loss, outputs: np.ndarray, targets: np.ndarray, names: tuple[str, ...]) -> dict:
+    value = float(keras.ops.convert_to_numpy(loss(targets, outputs)))
+    if targets.ndim == 3:  # an uncertain cell has a loss, but no place on the curve
+        targets = np.where(targets[..., 2] == 1, np.nan, targets[..., 1])
+        outputs = present(outputs)
     five = [names.index(label) for label in labels.COMPETITION_LABELS if label in names] or list(range(len(names)))
     areas = np.array([auroc(outputs[counts, k], targets[counts, k])
                       for k in five for counts in [~np.isnan(targets[:, k])]])
     known = ~np.isnan(areas)
-    value = float(keras.ops.convert_to_numpy(loss(targets, outputs)))
     return {"valid_loss": value, "valid_auroc": float(areas[known].mean()) if known.any() else float("nan"),
             "valid_auroc_labels": int(known.sum())}
 
@@ -323,7 +383,8 @@ def _head_on_features(model, films, valid, rows, stage):
     return head_model(model), *parts
 
 
-def _compile(trained: keras.Model, stage: Stage, recipe: Recipe, loss: losses.MaskedLoss) -> None:
+def _compile(trained: keras.Model, stage: Stage, recipe: Recipe, loss: losses.MaskedLoss, pieces: Pieces,
+             cells: tuple[int, ...]) -> None:
     """Compile; a network that is compiled for this loss already only gets its optimizer reset, for tracing a large
     network once more takes longer than many a small training (experiments train one network many times)."""
     if (trained.compiled and recipe.precision == "float32" and isinstance(trained.loss, losses.MaskedLoss)
@@ -332,11 +393,14 @@ def _compile(trained: keras.Model, stage: Stage, recipe: Recipe, loss: losses.Ma
         for variable in trained.optimizer.variables[:1] + trained.optimizer.variables[2:]:  # all but the learning rate
             variable.assign(keras.ops.zeros_like(variable))
         return
-    trained.compile(optimizer=_optimizer(stage, recipe), loss=loss, jit_compile=_jit())
+    if pieces.count > 1:
+        loss = PieceLoss(loss, cells, pieces.count)
+    trained.compile(optimizer=_optimizer(stage, recipe, pieces), loss=loss, jit_compile=_jit())
 
 
-def _optimizer(stage: Stage, recipe: Recipe):
-    adam = keras.optimizers.Adam(stage.learning_rate, beta_1=0.9, beta_2=0.999, epsilon=1e-7)  # section 4.3 (M4)
+def _optimizer(stage: Stage, recipe: Recipe, pieces: Pieces):
+    adam = keras.optimizers.Adam(stage.learning_rate, beta_1=0.9, beta_2=0.999, epsilon=stage.epsilon,
+                                 gradient_accumulation_steps=pieces.count if pieces.count > 1 else None)
     return keras.optimizers.LossScaleOptimizer(adam) if recipe.precision == "mixed_float16" else adam
 
 
@@ -362,11 +426,17 @@ def _jit() -> str | bool:
     return "auto"
 
 
-def _save_checkpoint(path: Path, model: keras.Model, optimizer, state: State) -> None:
+def _running_loss(model: keras.Model) -> list:
+    """The variables of the mean loss of the epoch in progress (Keras puts the loss's own mean first)."""
+    return model.metrics[0].variables
+
+
+def _save_checkpoint(path: Path, model: keras.Model, optimizer, state: State, running=()) -> None:
     arrays = {f"model/{k}": keras.ops.convert_to_numpy(v) for k, v in enumerate(model.variables)}
     if optimizer is not None:
         arrays |= {f"optimizer/{k}": keras.ops.convert_to_numpy(v) for k, v in enumerate(optimizer.variables)}
-    text = json.dumps({"stage": state.stage, "epoch": state.epoch, "log": state.log})
+    arrays |= {f"running/{k}": keras.ops.convert_to_numpy(v) for k, v in enumerate(running)}
+    text = json.dumps(dataclasses.asdict(state))
     with written_whole(path) as beside:
         np.savez(beside, state=np.array(text), **arrays)
 
@@ -377,10 +447,12 @@ def _restore_weights(path: Path, model: keras.Model) -> State:
         return State(**json.loads(str(arrays["state"])))
 
 
-def _restore_optimizer(path: Path, model: keras.Model) -> None:
+def _restore_optimizer(path: Path, model: keras.Model) -> list[np.ndarray]:
+    """Put the optimizer back; give the running loss of the epoch in progress, none after a whole epoch."""
     model.optimizer.build(model.trainable_variables)
     with np.load(path, allow_pickle=False) as arrays:
         _assign(path, model.optimizer.variables, arrays, "optimizer")
+        return [arrays[name] for name in arrays.files if name.startswith("running/")]
 
 
 def _assign(path: Path, variables: list, arrays, kind: str) -> None:
