@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import glob
 import os
 import shutil
 import uuid
@@ -48,7 +49,7 @@ def written_whole(path: str | os.PathLike) -> Iterator[Path]:
         else:
             os.replace(beside, path)
         _sync_folder(path.parent)
-    except OSError as error:
+    except Exception as error:  # TensorFlow has errors of its own for a full disk
         raise_if_disk(error, path)
         raise
     finally:
@@ -58,18 +59,21 @@ def written_whole(path: str | os.PathLike) -> Iterator[Path]:
             beside.unlink(missing_ok=True)
 
 
-def raise_if_disk(error: OSError, path: str | os.PathLike) -> None:
-    """Turn a full or write-protected disk into one line; any other error is left to the caller.
+def raise_if_disk(error: Exception, path: str | os.PathLike) -> None:
+    """Turn a full or write-protected disk, or a quota of the process, into one line; others are left to the caller.
 
     Raises:
         InputError: `error` says that the disk is full, over quota or may not be written.
     """
-    # HDF5 wraps the system's error and keeps only its text.
-    text = str(error)
-    if error.errno in (errno.ENOSPC, errno.EDQUOT) or "No space left" in text or "errno = 28" in text:
+    # HDF5 and TensorFlow wrap the system's error and keep only its text.
+    number, text = getattr(error, "errno", None), str(error)
+    if number in (errno.ENOSPC, errno.EDQUOT) or "No space left" in text or "errno = 28," in text:
         raise InputError(f"{path}: the disk is full; nothing half-written is left. Free some space, then go on "
                          f"with --resume") from error
-    if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+    if number == errno.EFBIG or "File too large" in text or "errno = 27," in text:
+        raise InputError(f"{path}: larger than this process may write (ulimit -f, or the file system); nothing "
+                         "half-written is left. Raise the limit, then go on with --resume") from error
+    if number in (errno.EACCES, errno.EROFS, errno.EPERM):
         raise InputError(f"{path}: cannot be written ({error.strerror}); choose another --out") from error
 
 
@@ -82,6 +86,16 @@ def write_text(path: str | os.PathLike, text: str) -> None:
 def remove_leftovers(folder: str | os.PathLike) -> None:
     """Remove what a killed process left half-written in `folder` (call it only while holding the folder's lock)."""
     for leftover in Path(folder).rglob(".*.part*"):
+        if leftover.is_dir():
+            shutil.rmtree(leftover, ignore_errors=True)
+        else:
+            leftover.unlink(missing_ok=True)
+
+
+def remove_leftovers_of(path: str | os.PathLike) -> None:
+    """Remove what a killed process left of writing the one file or folder `path`."""
+    path = Path(path)
+    for leftover in path.parent.glob(f".{glob.escape(path.stem)}.????????.part{glob.escape(path.suffix)}*"):
         if leftover.is_dir():
             shutil.rmtree(leftover, ignore_errors=True)
         else:
