@@ -17,7 +17,7 @@ import numpy as np
 
 from . import __version__, commands, films, images
 from .errors import InputError
-from .files import write_text, written_whole
+from .files import remove_leftovers_of, write_text, written_whole
 from .predict import Member, open_run
 from .run import read_facts
 
@@ -78,14 +78,17 @@ def _answering(members: list[Member], names: tuple[str, ...]):
     """The graph from films to named outputs; `decode` turns one element of the batch into uint8 (h, w, 1)."""
     import tensorflow as tf
 
+    from .model import probability_model
+
     croppers = {}
     for member in members:
         cropper = member.croppers.get("Frontal") or next(iter(member.croppers.values()))
         croppers.setdefault(cropper.identity, cropper)
 
     def network(member, crops):
-        conditional = member.model(images.graph_normalise(crops, member.normalisation, member.recipe.image_size),
-                                   training=False)
+        crops = augment.plain(crops, member.recipe.plain_view)
+        inputs = images.graph_normalise(crops, member.normalisation, member.recipe.image_size)
+        conditional = probability_model(member.model)(inputs, training=False)
         conditional = tf.cast(conditional, tf.float32)
         final = chain_rule(conditional, member.tree.ancestors) if member.recipe.chain else conditional
         order = [member.labels.index(name) for name in names]
@@ -184,6 +187,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
     if args.out.exists() and not args.resume:
         raise InputError(f"{args.out}: exists; choose another --out, or --resume to replace it")
+    remove_leftovers_of(args.out)
     export([open_run(run) for run in args.model], args.out)
     print(f"SavedModel: {args.out}")
     return 0

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from .. import commands
 from ..errors import InputError, one_of
+from ..files import locked, remove_leftovers
 
 log = logging.getLogger("chexpert_hier.evaluate")
 
@@ -42,6 +43,8 @@ def parser() -> argparse.ArgumentParser:
     args.add_argument("--stratified", action="store_true", help="resample within patterns of truth")
     args.add_argument("--seed", type=int, default=0, help="of resamples and folds (0)")
     args.add_argument("--no-page", action="store_true", help="only evaluation.csv and .json")
+    args.add_argument("--resume", action="store_true", help="accepted like everywhere: an evaluation takes seconds and "
+                      "is made anew")
     args.add_argument("--quiet", action="store_true", help="print nothing but errors")
     return args
 
@@ -54,8 +57,10 @@ def main(argv: list[str] | None = None) -> int:
     if Path(args.out).exists() and not Path(args.out).is_dir():
         raise InputError(f"--out {args.out}: is a file; give a folder")
     from .output import write
-    findings = _judge(args)
-    write(findings, args.out, page=not args.no_page)
+    with locked(args.out):
+        remove_leftovers(args.out)
+        findings = _judge(args)
+        write(findings, args.out, page=not args.no_page)
     if not args.quiet:
         _show(findings, Path(args.out), page=not args.no_page)
     return 0
