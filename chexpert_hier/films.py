@@ -74,6 +74,18 @@ def _read_bytes(file: str | os.PathLike) -> bytes:
         return handle.read()
 
 
+def read_bytes(source: str | os.PathLike, name: str) -> bytes:
+    """A file's bytes.
+
+    Raises:
+        FilmError: it is missing or cannot be read; the line begins with `name`.
+    """
+    try:
+        return Path(source).read_bytes()
+    except OSError as error:
+        raise FilmError(f"{name}: {_why_unreadable(source, error)}") from None
+
+
 def _why_unreadable(source: str | os.PathLike, error: OSError) -> str:
     if isinstance(error, FileNotFoundError):
         return "no such file"

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from . import commands
+from .augment import plain_window
 from .errors import InputError, one_of
 from .files import locked, write_text
 from .labels import COMPETITION_LABELS
@@ -149,10 +150,11 @@ def film_maps(member, films: Sequence, greys: Sequence[np.ndarray], labels: Sequ
     outputs = np.asarray(member.model.predict_on_batch(inputs))
     if outputs.ndim == 3:  # negative, positive, uncertain: the last is masked (CheXpertNet)
         outputs = outputs[..., 1] / np.maximum(outputs[..., 0] + outputs[..., 1], 1e-37)
+    offset, side = plain_window(member.recipe.plain_view, cropper.size)
     columns = [member.labels.index(label) for label in labels]
     probabilities = member.final(outputs)[:, columns]
     return [FilmMaps(film.name, tuple(labels), probabilities[k], heat[k].transpose(2, 0, 1), grey.shape,
-                     tuple(int(at) for at in crops.places[k]), cropper.size, cropper.rescaled)
+                     tuple(int(at) + offset for at in crops.places[k]), side, cropper.rescaled)
             for k, (film, grey) in enumerate(zip(films, greys))]
 
 
@@ -204,7 +206,7 @@ def _draw_all(args, member, films, labels) -> list[tuple]:
         if waiting[lateral]:
             batch = film_maps(member, *zip(*waiting[lateral]), labels, args.method)
             for (_, grey), maps in zip(waiting[lateral], batch):
-                _draw(args, maps, grey)
+                draw(args.out, maps, grey, args.threshold)
                 rows.extend(_summary(maps))
             waiting[lateral].clear()
 
@@ -246,11 +248,19 @@ def _place(out: Path, name: str, ending: str) -> Path:
     return out / f"{plain[-150:]}{ending}"  # file systems take 255 bytes
 
 
-def _draw(args, maps: FilmMaps, grey: np.ndarray) -> None:
+def draw(out: Path, maps: FilmMaps, grey: np.ndarray, threshold: float = 0.0) -> None:
+    """Write one film's overlays (one .png per finding) and its maps (.npz) into a folder, under the film's name.
+
+    Args:
+        out: the folder.
+        maps: of `film_maps`.
+        grey: the film, uint8 (h, w).
+        threshold: draw only what reaches this share of the largest value.
+    """
     for label, probability in zip(maps.labels, maps.probabilities):
-        picture = overlay(grey, rectified(maps.on_film(label), args.threshold), f"{label} {probability:.2f}")
-        write_png(_place(args.out, maps.path, f" {label}.png"), picture)
-    write_maps(_place(args.out, maps.path, ".npz"), maps)  # last: its presence says that the film is finished
+        picture = overlay(grey, rectified(maps.on_film(label), threshold), f"{label} {probability:.2f}")
+        write_png(_place(out, maps.path, f" {label}.png"), picture)
+    write_maps(_place(out, maps.path, ".npz"), maps)  # last: its presence says that the film is finished
 
 
 def _summary(maps: FilmMaps) -> list[tuple]:

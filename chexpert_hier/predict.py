@@ -1,18 +1,18 @@
 """From films and finished runs to probabilities: crops, test-time views, chain rule, ensemble mean, one row per film.
 
-    python -m chexpert_hier.predict film.jpg --model runs/mine
+    python -m chexpert_hier.predict film.dcm --model runs/mine
     python -m chexpert_hier.predict CheXpert-v1.0/valid.csv --model run1 run2 run3 --tta 10 --out predictions.csv
 """
 
 import argparse
 import csv
+import glob
 import io
 import json
 import logging
-import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -21,74 +21,20 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from . import augment, commands, hierarchy, images, labels, recipes
+from . import answers, commands, dicom, hierarchy, labels, operating, plausible
 from .errors import InputError
 from .files import locked, write_text
-from .films import read_film
-from .sources import croppers_in
-from .template import Cropper
+from .films import FilmError, read_bytes, read_film
+from .members import Member, Saved, Views, open_model, open_run, same_labels
+
+__all__ = ["Film", "Member", "Saved", "Views", "find_films", "open_model", "open_run", "predict_films"]
 
 log = logging.getLogger("chexpert_hier.predict")
 
 CHUNK = 256  # films held in memory at once
-FILM_SUFFIXES = (".jpg", ".jpeg", ".png")
-
-
-@dataclass
-class Member:
-    """A finished run, ready to answer.
-
-    Attributes:
-        folder: the run folder, or the place of a `.keras` file.
-        recipe: how it was trained.
-        labels: names of its outputs, in order.
-        tree: the hierarchy of the labels.
-        croppers: view ("Frontal", "Lateral") -> how its films become crops.
-        normalisation: how crops become the network's inputs.
-        model: the network.
-    """
-
-    folder: Path
-    recipe: recipes.Recipe
-    labels: tuple[str, ...]
-    tree: hierarchy.Tree
-    croppers: dict[str, Cropper]
-    normalisation: images.Normalisation
-    model: object
-
-    def inputs(self, crops: np.ndarray) -> np.ndarray:
-        """uint8 (n, c, c) crops -> float32 (n, s, s, 3) network inputs."""
-        return images.normalise(crops, self.normalisation, self.recipe.image_size)
-
-    def final(self, conditional: np.ndarray) -> np.ndarray:
-        """What the run reports: the chain rule over the outputs where its recipe says so; (n, labels)."""
-        return hierarchy.chain_rule(conditional, self.tree) if self.recipe.chain else conditional
-
-    def conditional(self, crops: np.ndarray, keys: np.ndarray, views: "Views") -> np.ndarray:
-        """The network's outputs, averaged over test-time views, before the chain rule: float32 (n, labels).
-
-        Source: Pham et al. 2019, section 4.4; mean of a model's views, then the product (ledger E7).
-        """
-        if not views.draws:
-            return self.model.predict(self.inputs(crops), batch_size=views.batch_size, verbose=0)
-        total = np.zeros((len(crops), len(self.labels)), np.float64)
-        drawn = 0
-        for batch in augment.tta_views(crops, keys, views.draws, views.seed, composed=views.composed,
-                                      include_original=views.include_original):
-            total += self.model.predict(self.inputs(batch), batch_size=views.batch_size, verbose=0)
-            drawn += 1
-        return (total / drawn).astype(np.float32)
-
-
-@dataclass(frozen=True)
-class Views:
-    """Test-time augmentation: `draws` random views per film (0: the crop itself)."""
-
-    draws: int = 0
-    seed: int = 0
-    composed: bool = False
-    include_original: bool = False
-    batch_size: int = 32
+FILM_SUFFIXES = (".jpg", ".jpeg", ".png", ".dcm", ".dicom")
+AS_IT_IS = Views()
+FRONTAL_ONLY = "a lateral film; the model was trained on frontal films only"
 
 
 @dataclass(frozen=True)
@@ -101,41 +47,31 @@ class Film:
 
     @cached_property
     def lateral(self) -> bool:
-        """Whether table or file name say that it is a lateral film."""
+        """Whether table, DICOM header (once read) or file name say that it is a lateral film."""
         return (self.view or ("lateral" if "lateral" in self.file.stem.lower() else "frontal")).lower() == "lateral"
 
 
-def open_run(folder: str | os.PathLike, precision: str | None = None) -> Member:
-    """Load a finished run.
+@dataclass(frozen=True)
+class Read:
+    """A film that was read.
 
-    Args:
-        folder: a run folder (with recipe.json, model.keras and template.png), or a `.keras` file inside one.
-        precision: unused weights are float32; "mixed_float16" and the like compute faster on some GPUs.
-
-    Raises:
-        InputError: it is no finished run, or its network does not fit its recipe.
+    Attributes:
+        film: with its view, where the file itself says it.
+        grey: uint8 (h, w).
+        colour: see plausible.colour.
     """
-    from .model import load_model
-    from .run import read_facts
 
-    path = Path(folder)
-    file = path if path.suffix == ".keras" else path / "model.keras"
-    home = file.parent
-    facts = read_facts(home)
-    if not file.exists():
-        raise InputError(f"{file}: is missing; the run is not finished. Go on with it: "
-                         f"python -m chexpert_hier.run --out {home} --resume")
-    recipe = recipes.from_json(facts["recipe"])
-    names = tuple(facts["outputs"])
-    model = load_model(file)
-    if model.output_shape[1] != len(names):
-        raise InputError(f"{file}: has {model.output_shape[1]} outputs, expected {len(names)} as in recipe.json")
-    return Member(home, recipe, names, hierarchy.named(facts["tree"], names), croppers_in(home, recipe),
-                  images.Normalisation(*map(tuple, facts["normalisation"])), model)
+    film: Film
+    grey: np.ndarray
+    colour: float
 
 
-def predict_films(members: list[Member], films: list[Film], *, views: Views = Views(), average: str = "probabilities",
-                  skip_bad: bool = False) -> Iterator[tuple[pd.DataFrame, list[tuple[str, str]]]]:
+# ---------------------------------------------------------------------------------------------------- answers
+
+def predict_films(members: list[Member | Saved], films: list[Film], *, views: Views = AS_IT_IS,
+                  average: str = "probabilities", skip_bad: bool = False, validation: dict | None = None,
+                  seen: Callable[[list[Read]], None] | None = None) \
+        -> Iterator[tuple[pd.DataFrame, list[tuple[str, str]]]]:
     """Answer for films, a bounded number at a time; each film is decoded and cropped once for all members and views.
 
     Args:
@@ -144,85 +80,127 @@ def predict_films(members: list[Member], films: list[Film], *, views: Views = Vi
         views: test-time augmentation.
         average: "probabilities" (mean over members after the chain rule) or "conditional" (before it).
         skip_bad: list unreadable films instead of stopping.
+        validation: of operating.validation, for calls and calibrated probabilities.
+        seen: given the films of each portion, e.g. to draw heatmaps.
 
     Yields:
-        a table with Path, one column per label and, for several members, `<label> [sd]`; and the films left out, as
-        (name, reason).
+        a table with Path, one column per label, for several members `<label> [sd]`, with `validation` also
+        `<label> [calibrated]` and `<label> [call]` (1 present, 0 absent at the operating point), `[match]` (score of
+        the template match) and `[flag]` (what is odd about the film, else blank); and the films left out, as (name,
+        reason).
 
     Raises:
         InputError: members do not fit together, or a film cannot be read.
 
     Source: Pham et al. 2019, section 4.4 (ledger E2-E7).
     """
-    names = _same_labels(members)
+    names = same_labels(members)
+    for member in members:
+        if isinstance(member, Saved) and (views.draws or average != "probabilities"):
+            raise InputError(f"{member.folder}: a SavedModel answers for the film as it is; --tta and --average "
+                             "conditional need the run folders")
     for start in range(0, len(films), CHUNK):
         read, bad = _read(members, films[start:start + CHUNK], skip_bad)
-        if read:
-            yield _answer(members, names, read, views, average), bad
-        else:
-            yield pd.DataFrame(columns=["Path", *names]), bad
+        if seen is not None and read:
+            seen(read)
+        yield _answer(members, names, read, views, average, validation), bad
 
 
-def _answer(members, names, read, views, average) -> pd.DataFrame:
-    keys = np.array([labels.key(film.name) for film, _ in read])
-    crops, per_member = {}, []
+def _answer(members, names, read, views, average, validation) -> pd.DataFrame:
+    tree = members[0].tree
+    mean, spread = _probabilities(members, names, read, views, average) if read else (np.empty((0, len(names))), None)
+    if not read and (len(members) > 1 or _is_ensemble(members[0])):
+        spread = mean
+    table = pd.DataFrame(mean, columns=list(names))
+    table.insert(0, "Path", [one.film.name for one in read])
+    scaled = operating.calibrated(mean, validation, names, tree)
+    called = operating.calls(mean, validation, names) if validation else None
+    for values, what in ((spread, "sd"), (scaled, "calibrated"), (called, "call")):
+        if values is not None:
+            table[[f"{name} [{what}]" for name in names]] = values
+    table[["[match]", "[flag]"]] = pd.DataFrame([_look(one, members[0].croppers) for one in read],
+                                                columns=["[match]", "[flag]"], index=table.index)
+    return table
+
+
+def _is_ensemble(member) -> bool:
+    return isinstance(member, Saved) and "spread" in member.metadata["outputs"]
+
+
+def _probabilities(members, names, read, views, average) -> tuple[np.ndarray, np.ndarray | None]:
+    """float (films, labels): the mean over members and, for several, their standard deviation."""
+    keys = np.array([labels.key(one.film.name) for one in read])
+    crops, per_member, spread = {}, [], None
     for member in members:
-        conditional = np.empty((len(read), len(member.labels)), np.float32)
-        for view, cropper in member.croppers.items():
-            both = len(member.croppers) > 1
-            rows = [k for k, (film, _) in enumerate(read) if not both or film.lateral == (view == "Lateral")]
-            if not rows:
-                continue
-            seen = (cropper.identity, tuple(rows))
-            if seen not in crops:
-                crops[seen] = cropper.crop([read[k][1] for k in rows]).crops
-            conditional[rows] = member.conditional(crops[seen], keys[rows], views)
-        values = conditional if average == "conditional" else member.final(conditional)
+        if isinstance(member, Saved):
+            values, spread = member.answer([one.grey for one in read])
+        else:
+            conditional = _conditional(member, read, keys, views, crops)
+            values = conditional if average == "conditional" else member.final(conditional)
         per_member.append(values[:, [member.labels.index(name) for name in names]])
     stack = np.stack(per_member)  # (members, films, labels)
     mean = stack.mean(axis=0)
     if average == "conditional" and members[0].recipe.chain:
-        mean = hierarchy.chain_rule(mean, replace(members[0].tree))
-    table = pd.DataFrame(mean, columns=list(names))
-    table.insert(0, "Path", [film.name for film, _ in read])
-    if len(members) > 1:
-        table[[f"{name} [sd]" for name in names]] = stack.std(axis=0)
-    return table
+        mean = hierarchy.chain_rule(mean, members[0].tree)
+    return mean, stack.std(axis=0) if len(members) > 1 else spread
 
 
-def _same_labels(members: list[Member]) -> tuple[str, ...]:
-    first = members[0]
-    for other in members[1:]:
-        if set(other.labels) != set(first.labels):
-            odd = sorted(set(other.labels) ^ set(first.labels))
-            raise InputError(f"{other.folder}: its labels differ from {first.folder}'s ({', '.join(odd[:3])}); an "
-                             "ensemble needs members of the same labels")
-    return first.labels
+def _conditional(member: Member, read: list[Read], keys: np.ndarray, views: Views, crops: dict) -> np.ndarray:
+    """The network's outputs, every film by its view's cropper; `crops` keeps what members share."""
+    conditional = np.empty((len(read), len(member.labels)), np.float32)
+    for view, cropper in member.croppers.items():
+        both = len(member.croppers) > 1
+        rows = [k for k, one in enumerate(read) if not both or one.film.lateral == (view == "Lateral")]
+        if not rows:
+            continue
+        seen = (cropper.identity, tuple(rows))
+        if seen not in crops:
+            crops[seen] = cropper.crop([read[k].grey for k in rows]).crops
+        conditional[rows] = member.conditional(crops[seen], keys[rows], views)
+    return conditional
 
 
-def _read(members, films, skip_bad):
-    refused = [film for film in films if film.lateral and any("Lateral" not in m.croppers for m in members)]
-    bad = [(film.name, "a lateral film; the model was trained on frontal films only") for film in refused]
-    if bad and not skip_bad:
-        raise InputError(f"{bad[0][0]}: {bad[0][1]}. Leave it out, or use --skip-bad")
-    left_out = {film.name for film in refused}
+def _look(one: Read, croppers: dict) -> tuple[float, str]:
+    """Template match and what is odd about a film."""
+    cropper = croppers.get("Lateral" if one.film.lateral else "Frontal") or next(iter(croppers.values()))
+    match = float(cropper.crop([one.grey]).scores[0])
+    return round(match, 4), plausible.flag(one.grey, cropper, match, one.colour)
 
-    def one(film):
+
+# ---------------------------------------------------------------------------------------------------- films
+
+def _read(members, films, skip_bad) -> tuple[list[Read], list[tuple[str, str]]]:
+    takes_lateral = all("Lateral" in member.croppers for member in members)
+
+    def one(film: Film) -> Read | tuple[str, str]:
         try:
-            return film, read_film(film.file, film.name)
+            return _open(film, takes_lateral)
         except InputError as error:
             if not skip_bad:
                 raise
-            return film, str(error)
+            return film.name, str(error).removeprefix(f"{film.name}: ")
 
     with ThreadPoolExecutor() as pool:
-        results = list(pool.map(one, [film for film in films if film.name not in left_out]))
-    bad += [(film.name, reason) for film, reason in results if isinstance(reason, str)]
-    return [(film, grey) for film, grey in results if not isinstance(grey, str)], bad
+        results = list(pool.map(one, films))
+    return [r for r in results if isinstance(r, Read)], [r for r in results if not isinstance(r, Read)]
+
+
+def _open(film: Film, takes_lateral: bool) -> Read:
+    refused = FilmError(f"{film.name}: {FRONTAL_ONLY}")
+    if film.lateral and not takes_lateral:
+        raise refused
+    data = read_bytes(film.file, film.name)
+    if dicom.is_dicom(data):
+        grey = read_film(data, film.name)  # first, for it says best what is wrong
+        film = replace(film, view=film.view or dicom.view(data))
+        if film.lateral and not takes_lateral:
+            raise refused
+        return Read(film, grey, 0.0)
+    return Read(film, read_film(data, film.name), plausible.colour(data))
 
 
 def find_films(sources: list[str]) -> list[Film]:
-    """Films named on the command line: files, folders (searched), CSV files with a Path column.
+    """Films named on the command line: files, folders (searched), globs, CSV files with a Path column.
 
     Raises:
         InputError: nothing there.
@@ -230,35 +208,50 @@ def find_films(sources: list[str]) -> list[Film]:
     films = []
     for source in sources:
         path = Path(source)
-        if path.suffix.lower() == ".csv":
+        if path.suffix.lower() == ".csv" and path.is_file():
             films += _from_csv(path)
         elif path.is_dir():
-            found = sorted(file for file in path.rglob("*") if file.suffix.lower() in FILM_SUFFIXES)
+            found = sorted(file for file in path.rglob("*") if _looks_like_film(file))
             if not found:
                 raise InputError(f"{path}: no film there; expected files ending in {', '.join(FILM_SUFFIXES)}")
             films += [Film(file, file.as_posix()) for file in found]
         elif path.is_file():
             films.append(Film(path, path.as_posix()))
+        elif found := sorted(glob.glob(source, recursive=True)):
+            films += find_films(found)
         else:
             raise InputError(f"{path}: no such file or folder; expected films, a folder of films, or a CSV with a Path "
                              "column")
     return films
 
 
+def _looks_like_film(file: Path) -> bool:
+    """By its ending; without any, as archives write DICOM, by its mark."""
+    if file.suffix:
+        return file.suffix.lower() in FILM_SUFFIXES and file.is_file()
+    if not file.is_file():
+        return False
+    with open(file, "rb") as handle:
+        return handle.read(132)[128:] == b"DICM"
+
+
 def _from_csv(path: Path) -> list[Film]:
     from .datasets import read_rows
 
-    rows = read_rows(path)
-    return [Film(file, name, view) for file, name, view in rows]
+    return [Film(file, name, view) for file, name, view in read_rows(path)]
 
+
+# ---------------------------------------------------------------------------------------------------- the command
 
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
     answer = argparse.ArgumentParser(prog="python -m chexpert_hier.predict", description=__doc__.splitlines()[0])
     add = answer.add_argument
-    add("films", nargs="+", metavar="FILM|FOLDER|CSV")
-    add("--model", nargs="+", required=True, metavar="RUN", help="finished runs; several are an ensemble")
-    add("--out", type=Path, help="predictions.csv to write; without it the answer is printed")
+    add("films", nargs="+", metavar="FILM|FOLDER|GLOB|CSV", help="JPEG, PNG or DICOM files, and where they lie")
+    add("--model", nargs="+", required=True, metavar="MODEL", help="finished runs, .keras files inside runs, or "
+        "SavedModels; several are an ensemble")
+    add("--out", type=Path, help=".csv or .json file to write; without it the answer is printed")
+    add("--heatmaps", type=Path, metavar="DIR", help="also draw where the (first) run looks, as chexpert_hier.heatmaps")
     add("--tta", type=int, default=0, metavar="N", help="average over N random views of each film (the paper: 10)")
     add("--tta-composed", action="store_true", help="apply all four transformations in every draw")
     add("--tta-original", action="store_true", help="count the film as it is as one more view")
@@ -266,7 +259,7 @@ def parser() -> argparse.ArgumentParser:
         help="ensemble mean after (the paper) or before the chain rule")
     add("--seed", type=int, default=0, help="of the random views")
     add("--batch-size", type=int, default=32)
-    add("--skip-bad", action="store_true", help="leave out films that cannot be read, listed in <out>.skipped.csv")
+    add("--skip-bad", action="store_true", help="films that cannot be used are no failure; they are listed either way")
     add("--resume", action="store_true", help="go on where an interrupted run with the same --out stopped")
     add("--quiet", action="store_true")
     return answer
@@ -277,28 +270,79 @@ def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
     if args.tta < 0 or args.batch_size < 1:
         raise InputError(f"--tta is {args.tta} and --batch-size {args.batch_size}; expected 0 or more, and 1 or more")
+    if args.out and args.out.suffix.lower() not in (".csv", ".json"):
+        raise InputError(f"--out {args.out}: expected a name that ends in .csv or .json")
     if args.quiet:
         logging.getLogger("chexpert_hier").setLevel(logging.WARNING)
     films = find_films(args.films)
-    members = [open_run(run) for run in args.model]
-    views = Views(args.tta, args.seed, args.tta_composed, args.tta_original, args.batch_size)
-    if not args.out:
-        for table, bad in predict_films(members, films, views=views, average=args.average, skip_bad=args.skip_bad):
-            _print(table, members[0].tree)
-            for name, reason in bad:
-                print(f"{name}: left out, {reason}", file=sys.stderr)
-        return 0
-    with locked(args.out.parent / f".{args.out.name}.work"):
-        _to_file(args, members, films, views)
+    if len(films) == 1:
+        _open(films[0], takes_lateral=True)  # a film that cannot be read need not wait for TensorFlow
+    members = [open_model(model) for model in args.model]
+    ask = {"views": Views(args.tta, args.seed, args.tta_composed, args.tta_original, args.batch_size),
+           "average": args.average, "validation": _validation(args, members), "skip_bad": True,
+           "seen": _drawer(args, members[0]) if args.heatmaps else None}
+    if args.out:
+        with locked(args.out.parent / f".{args.out.name}.work"):
+            left_out = _to_file(args, members, films, ask)
+    else:
+        left_out = _to_screen(members, films, ask)
+    for name, reason in left_out:
+        print(f"{name}: left out, {reason}", file=sys.stderr)
+    if left_out and not args.skip_bad:
+        rest = f"the other {len(films) - len(left_out)} are answered" if len(left_out) < len(films) else "none is left"
+        raise InputError(f"{left_out[0][0]}: {left_out[0][1]}" if len(films) == 1 else
+                         f"{len(left_out)} of {len(films)} films left out, see above; {rest}. With --skip-bad this is "
+                         "no failure")
     return 0
 
 
-def _to_file(args, members, films, views) -> None:
-    """Answer film by film into a work folder of finished chunks, and put them together at the end."""
+def _validation(args, members) -> dict | None:
+    """Operating points of the model or ensemble, where its validation films tell them."""
+    if len(members) == 1:
+        return members[0].validation()
+    if args.average != "probabilities" or any(isinstance(member, Saved) for member in members):
+        return None
+    return operating.validation([member.folder for member in members], members[0].labels)
+
+
+def _drawer(args, member) -> Callable[[list[Read]], None]:
+    from . import heatmaps
+
+    if isinstance(member, Saved):
+        raise InputError(f"{member.folder}: a SavedModel holds no maps; --heatmaps needs the run folder")
+    chosen = [label for label in labels.COMPETITION_LABELS if label in member.labels] or list(member.labels)
+
+    def draw(read: list[Read]) -> None:
+        for lateral in (False, True):
+            part = [one for one in read if one.film.lateral == lateral]
+            for start in range(0, len(part), args.batch_size):
+                some = part[start:start + args.batch_size]
+                maps = heatmaps.film_maps(member, [one.film for one in some], [one.grey for one in some], chosen)
+                for film_maps, one in zip(maps, some):
+                    heatmaps.draw(args.heatmaps, film_maps, one.grey)
+
+    return draw
+
+
+def _to_screen(members, films, ask) -> list[tuple[str, str]]:
+    left_out = []
+    if ask["validation"]:
+        log.info("%s", answers.legend(ask["validation"], ask["views"].draws))
+    for table, bad in predict_films(members, films, **ask):
+        text = answers.as_text(table, members[0].tree, ask["validation"])
+        if text:
+            print(text)
+        left_out += bad
+    return left_out
+
+
+def _to_file(args, members, films, ask) -> list[tuple[str, str]]:
+    """Answer portion by portion into a work folder, and put the finished portions together at the end."""
     if args.out.exists() and not args.resume:
         raise InputError(f"{args.out}: exists; choose another --out, or --resume to go on with an interrupted run")
     work = args.out.parent / f".{args.out.name}.work"
-    asked = json.dumps([[str(m.folder) for m in members], [film.name for film in films], vars(views), args.average])
+    asked = json.dumps([[str(m.folder) for m in members], [film.name for film in films], vars(ask["views"]),
+                        args.average, str(args.heatmaps)])
     if (work / "asked.json").exists() and (not args.resume or (work / "asked.json").read_text() != asked):
         for old in work.glob("*.csv"):
             old.unlink()
@@ -308,39 +352,38 @@ def _to_file(args, members, films, views) -> None:
         done = work / f"{start:09d}.csv"
         part = films[start:start + CHUNK]
         if not done.exists():
-            table, bad = next(predict_films(members, part, views=views, average=args.average, skip_bad=args.skip_bad))
+            table, bad = next(predict_films(members, part, **ask))
             write_text(done.with_suffix(".skipped"), _csv([("Path", "reason"), *bad]))
             write_text(done, table.to_csv(index=False, float_format="%.7g"))
         bar.add(len(part))
     bar.close()
-    _join(work, args.out)
+    return _join(work, args.out, members, ask["validation"])
 
 
-def _join(work: Path, out: Path) -> None:
-    for pattern, target in (("*.csv", out), ("*.skipped", out.with_suffix(".skipped.csv"))):
+def _join(work: Path, out: Path, members, validation) -> list[tuple[str, str]]:
+    """The finished portions as one file; gives the films left out, which are also listed beside it."""
+    whole = {}
+    for pattern in ("*.csv", "*.skipped"):
         parts = [file.read_text(encoding="utf-8").splitlines() for file in sorted(work.glob(pattern))]
-        rows = [line for part in parts for line in part[1:]]
-        if rows or target == out:
-            write_text(target, "\n".join([parts[0][0], *rows]) + "\n")
+        whole[pattern] = "\n".join([parts[0][0], *(line for part in parts for line in part[1:])]) + "\n"
+    skipped = list(csv.reader(io.StringIO(whole["*.skipped"])))[1:]
+    if skipped:
+        write_text(out.with_suffix(".skipped.csv"), whole["*.skipped"])
+    if out.suffix.lower() == ".json":
+        table = pd.read_csv(io.StringIO(whole["*.csv"]), dtype={"Path": str, "[flag]": str}, keep_default_na=False,
+                            na_values={name: [""] for name in whole["*.csv"].split("\n")[0].split(",")
+                                       if name not in ("Path", "[flag]")})
+        write_text(out, json.dumps(answers.as_json(table, members, validation, skipped), indent=1) + "\n")
+    else:
+        write_text(out, whole["*.csv"])
     shutil.rmtree(work)
+    return [tuple(row) for row in skipped]
 
 
 def _csv(rows: list[tuple]) -> str:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue()
-
-
-def _print(table: pd.DataFrame, tree: hierarchy.Tree) -> None:
-    """One film: its findings as a tree; several: one line each."""
-    names = [name for name in table.columns if name != "Path" and not name.endswith("]")]
-    if len(table) == 1:
-        print(table["Path"].iloc[0])
-        for name in names:
-            indent = "  " * (1 + int(tree.depth[tree.labels.index(name)]))
-            print(f"{indent + name:<34}{table[name].iloc[0]:.3f}")
-        return
-    print(table[["Path", *names]].round(3).to_string(index=False))
 
 
 if __name__ == "__main__":
