@@ -377,7 +377,8 @@ LOSSES = {
 }
 
 # What may follow a name after "+", e.g. "hbce_soft+data-driven+log".
-OPTIONS = {"three_class": ("by-weights", "unweighted"), "hbce_literal": ("data-driven",), "hbce_soft": ("data-driven", "log")}
+OPTIONS = {"three_class": ("by-weights", "unweighted"), "hbce_literal": ("data-driven",),
+           "hbce_soft": ("data-driven", "log")}
 
 
 def build(name: str, targets: np.ndarray | None = None, tree=None, from_logits: bool = False) -> MaskedLoss:
@@ -385,7 +386,8 @@ def build(name: str, targets: np.ndarray | None = None, tree=None, from_logits: 
 
     Args:
         name: a key of LOSSES, perhaps with options: "three_class+by-weights" (normalised by the batch's weights, as
-            CheXpertNet's code), "three_class+unweighted" (Irvin et al.'s U-MultiClass), "hbce_literal+data-driven", "hbce_soft+data-driven", "hbce_soft+log".
+            CheXpertNet's code), "three_class+unweighted" (Irvin et al.'s U-MultiClass), "hbce_literal+data-driven",
+            "hbce_soft+data-driven", "hbce_soft+log".
         targets: the training targets (n, labels) or (n, labels, 3), for weights that are counted.
         tree: hierarchy.Tree over the labels, for losses along its edges.
         from_logits: the network gives logits.

@@ -326,8 +326,7 @@ def main(argv: list[str] | None = None) -> int:
         raise InputError(f"--workers is {args.workers}; expected 1 or more")
     cv2.setNumThreads(1)  # films go to threads of their own
     names = [name.strip() for name in args.labels.split(",")] if args.labels else None
-    dataset = datasets.read(args.data, recipe.reader, labels=names, views=recipe.views, limit=args.limit,
-                            seed=recipe.seed)
+    dataset = sources.read_data(recipe, args.data, names, args.limit)
     cache = prepare(dataset, recipe, args.out, resume=args.resume, skip_bad=args.skip_bad, workers=args.workers)
     mean, std = cache.pixel_statistics
     print(f"{args.out}: {len(cache.crops):,} crops of {cache.crops.shape[1]} pixels, {cache.crops.nbytes / 1e9:.2f} "

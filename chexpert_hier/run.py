@@ -24,7 +24,9 @@ log = logging.getLogger("chexpert_hier.run")
 
 # Flags that are fields of the recipe; left out, the recipe's own value stands.
 FIELDS = ("arch", "policy", "weights", "image_size", "seed", "blank", "ct_rows", "normalise", "precision", "views",
-          "reader", "resize")
+          "reader", "resize", "split", "micro_batch")
+# Flags that are no part of the recipe; a resumed or repeated run takes them over.
+OPTIONS = ("cache", "skip_bad", "deterministic", "selftrained", "checkpoint_every")
 CHECKED_FILMS = 100  # sent through the reloaded SavedModel
 PHANTOM_FILMS = {"patients": 2200, "valid_patients": 400, "seed": 0, "report_noise": 0.4, "laterals": False,
                  "most_studies": 3}
@@ -37,8 +39,9 @@ def parser() -> argparse.ArgumentParser:
     add("--data", type=Path, help="folder with train.csv (CheXpert-v1.0 or -small as it unpacks); without it the "
         "synthetic films are made and used")
     add("--out", type=Path, help="the run folder (default: runs/<date>-<recipe>-<arch>)")
-    add("--resume", action="store_true", help="go on with the run in --out from its last finished epoch")
-    add("--like", type=Path, metavar="RUN", help="repeat a finished run: its recipe, seed and data")
+    add("--resume", action="store_true", help="go on with the run in --out from its last checkpoint")
+    add("--like", type=Path, metavar="RUN", help="repeat a run: its recipe, seed, data and options; other flags change "
+        "what they name")
     add("--recipe", help=f"{', '.join(recipes.RECIPES)} (default: pham2019 with --data, phantom without)")
     add("--arch", help=f"backbone: {', '.join(recipes.ARCHITECTURES)}")
     add("--policy", help="u-ignore, u-zeros, u-ones, u-mean or u-selftrained, with +ct (conditional training) and +lsr "
@@ -53,9 +56,12 @@ def parser() -> argparse.ArgumentParser:
     add("--ct-rows", help="reading of conditional training: union, all-parents, any-parent, chen")
     add("--normalise", help="imagenet (the paper), native (what the network was pre-trained with), dataset, none")
     add("--precision", help="float32, mixed_float16 or mixed_bfloat16")
+    add("--micro-batch", type=int, metavar="N", help="films that go through the network at once, for networks whose "
+        "batch does not fit the memory; one optimizer step a batch (BatchNorm sees N films: a deviation)")
     add("--views", help="frontal, lateral or both")
     add("--resize", help="how films are rescaled: auto, bilinear, area")
     add("--reader", help=f"layout of --data: {', '.join(datasets.READERS)}")
+    add("--split", help="auto (the data set's own, else drawn), official, seeded, paper (70/10/20 by patient)")
     add("--labels", help="with --reader csv: label columns, separated by commas")
     add("--tree", help="with --reader csv: a JSON file {child: [parents]}, or flat")
     add("--selftrained", type=Path, metavar="CSV", help="a finished run's predictions of the training films, for the "
@@ -65,7 +71,8 @@ def parser() -> argparse.ArgumentParser:
     add("--cache", nargs="?", const="auto", metavar="DIR", help="crops prepared by chexpert_hier.prepare; without DIR "
         "they are prepared beside the run folder")
     add("--skip-bad", action="store_true", help="leave out films that cannot be read and list them in the run folder")
-    add("--deterministic", action="store_true", help="same seed, same machine: the same numbers (slower)")
+    add("--deterministic", action="store_true", help="same seed, same machine: the same numbers, bit for bit (slower)")
+    add("--checkpoint-every", type=int, default=0, metavar="N", help="also save within epochs, after every N batches")
     add("--no-export", action="store_true", help="do not write the SavedModel")
     add("--tensorboard", action="store_true", help="also write TensorBoard logs")
     add("--quiet", action="store_true", help="only warnings and the result")
@@ -99,17 +106,27 @@ def _settings(args: argparse.Namespace) -> dict:
     asked = _asked(args)
     if stored is None:
         return asked
-    own = {"recipe": recipes.from_json(stored["recipe"]), "data": Path(stored["data"]["root"]) if
-           stored["data"]["root"] else None, **{name: stored[name] for name in ("limit", "labels", "tree")}}
-    if args.resume and _flags_given(args):
+    own = {"recipe": recipes.from_json(stored["recipe"]), "data": Path(stored["data"]["root"]),
+           **{name: stored[name] for name in ("limit", "labels", "tree")}}
+    for name in OPTIONS:
+        value = stored.get("options", {}).get(name)
+        if value and not getattr(args, name):
+            setattr(args, name, Path(value) if name == "selftrained" else value)
+    if args.like:
+        asked = _asked(args, own["recipe"] if args.recipe is None else None)
+        own |= {"recipe": asked["recipe"], **{name: asked[name] for name in ("limit", "labels", "tree")
+                                              if getattr(args, name) is not None}}
+    elif _flags_given(args):
         _same(own, asked, args.out)
+    # Other films are no repetition, and nothing to go on with; --like with --data asks for other films.
+    own["fingerprint"] = None if args.like and args.data else stored["data"]["fingerprint"]
     if args.data:
         own["data"] = args.data
     return own
 
 
-def _asked(args: argparse.Namespace) -> dict:
-    recipe = recipes.named(args.recipe or ("pham2019" if args.data else "phantom"))
+def _asked(args: argparse.Namespace, base: recipes.Recipe | None = None) -> dict:
+    recipe = base or recipes.named(args.recipe or ("pham2019" if args.data else "phantom"))
     for name in FIELDS:
         value = getattr(args, name)
         if value is not None:
@@ -122,6 +139,8 @@ def _asked(args: argparse.Namespace) -> dict:
         if not equals:
             raise InputError(f"--set {text}: expected FIELD=VALUE")
         recipe = recipes.change(recipe, name, value)
+    if args.checkpoint_every < 0:
+        raise InputError(f"--checkpoint-every is {args.checkpoint_every}; expected 1 or more batches")
     if args.limit is not None and args.limit < 1:
         raise InputError(f"--limit is {args.limit}; expected 1 or more")
     one_of("--arch", recipe.arch, recipes.ARCHITECTURES)
@@ -151,9 +170,15 @@ def _flags_given(args: argparse.Namespace) -> bool:
 def _same(own: dict, asked: dict, out: Path) -> None:
     stored, wanted = dataclasses.asdict(own["recipe"]), dataclasses.asdict(asked["recipe"])
     for name, value in wanted.items():
+        if name == "train_file" and not asked["data"]:  # the synthetic films decide it
+            continue
         if stored[name] != value:
             raise InputError(f"{out}: was started with {name} = {stored[name]!r}, now {value!r} is asked for; a run is "
                              "resumed with its own recipe. Leave the flags out, or choose another --out")
+    for name in ("limit", "labels", "tree"):
+        if asked[name] != own[name]:
+            raise InputError(f"{out}: was started with {name} = {own[name]!r}, now {asked[name]!r} is asked for; leave "
+                             "the flag out, or choose another --out")
 
 
 def _check_out(out: Path, resume: bool) -> None:
@@ -181,8 +206,8 @@ def read_facts(run: Path) -> dict:
 
 def _run(args: argparse.Namespace, settings: dict, out: Path) -> None:
     """All steps; each says what it does and leaves its files in `out`."""
-    recipe = settings["recipe"]
     dataset = _data(args, settings, out)
+    recipe = settings["recipe"]
     tree = hierarchy.named(settings["tree"], dataset.labels)
     log.info("recipe: %s, %s, policy %s%s", recipe.name, recipe.arch, recipe.policy,
              f" ({'; '.join(recipe.notes)})" if recipe.notes else "")
@@ -191,36 +216,38 @@ def _run(args: argparse.Namespace, settings: dict, out: Path) -> None:
 
     backbones.find_weights(recipe.arch, recipe.weights)  # before anything takes time
     source = _source(args, recipe, dataset, out, backbones.BACKBONES[recipe.arch].native)
-    train, valid = source.films("train"), source.films("valid")
-    write_text(out / "recipe.json", json.dumps(_facts(settings, source), indent=1))
+    train, valid, judged = source.films("train"), source.films("valid"), _judged(recipe, source)
+    if not (out / "recipe.json").exists():  # a resumed run keeps its own
+        write_text(out / "recipe.json", json.dumps(_facts(args, settings, source), indent=1))
     write_text(out / "split.csv", source.dataset.films[["path", "patient", "study", "split"]].to_csv(index=False))
-    network = model.build_model(recipe.arch, train.labels, recipe.weights, recipe.image_size, recipe.head,
+    network = model.build_model(recipe.arch, train.labels, recipe.weights, recipe.image_size, recipe.built_head,
                                 seed=recipe.seed, batchnorm_momentum=recipe.batchnorm_momentum)
     training.train(recipe, tree, network, train, valid, out, resume=args.resume,
-                   selftrained=_selftrained(args, recipe, train), tensorboard=args.tensorboard)
-    answers = _predict(recipe, tree, network, valid, out)
-    _evaluate(recipe, tree, valid, answers, out)
+                   selftrained=_selftrained(args, recipe, train), tensorboard=args.tensorboard,
+                   checkpoint_every=args.checkpoint_every)
+    answers = _predict(recipe, tree, network, judged, out)
+    _evaluate(recipe, tree, judged, answers, out)
     if not args.no_export:
-        _export(out, valid, answers)
+        _export(out, judged, answers)
     print(f"run folder: {out}")
 
 
 def _data(args: argparse.Namespace, settings: dict, out: Path) -> datasets.Dataset:
     """The checked table of films, without those left out by --skip-bad."""
-    recipe = settings["recipe"]
-    if settings["data"] is None:
-        from . import phantom
+    from . import sources
 
+    if settings["data"] is None:
         log.info("no --data: synthetic films are used; nothing here is a real patient")
-        settings["data"] = phantom.ensure(**PHANTOM_FILMS)
-    dataset = datasets.read(settings["data"], recipe.reader, labels=settings["labels"], views=recipe.views,
-                            limit=settings["limit"], seed=recipe.seed)
+        settings |= _phantom_for(settings["recipe"])
+    recipe = settings["recipe"]
+    dataset = sources.read_data(recipe, settings["data"], settings["labels"], settings["limit"])
     dataset, bad = datasets.require_films(dataset, skip_bad=args.skip_bad)
     if args.skip_bad:
-        from . import sources
-
         dataset, unreadable = sources.readable(dataset)
         bad += unreadable
+    if settings.get("fingerprint") not in (None, dataset.fingerprint):
+        raise InputError(f"{settings['data']}: its tables have changed since the run was started; put them back, "
+                         "or choose another --out")
     if bad:
         sources.write_bad(bad, out / "skipped.csv")
     for split in ("train", "valid"):
@@ -232,6 +259,35 @@ def _data(args: argparse.Namespace, settings: dict, out: Path) -> datasets.Datas
     return dataset
 
 
+def _phantom_for(recipe: recipes.Recipe) -> dict:
+    """The synthetic films that a recipe can be tried on: with laterals where it reads them; their truth stands for
+    labels of another table than train.csv.
+
+    Raises:
+        InputError: the recipe reads another layout.
+    """
+    from . import phantom
+
+    if recipe.reader != "chexpert":
+        raise InputError(f"--recipe {recipe.name} reads the layout {recipe.reader!r}, and the synthetic films have "
+                         "CheXpert's; give --data DIR, or --reader chexpert to try it on them")
+    both = recipe.views != "frontal" or recipe.fair_frontal
+    folder = phantom.default_folder("phantom-both-views" if both else "phantom")
+    films = phantom.ensure(folder, **{**PHANTOM_FILMS, "laterals": both})
+    table = recipe.train_file if (films / recipe.train_file).is_file() else "train_truth.csv"
+    return {"data": films, "recipe": dataclasses.replace(recipe, train_file=table)}
+
+
+def _judged(recipe: recipes.Recipe, source):
+    """The films the run is judged on; says so where they also chose the epoch."""
+    test = recipe.judged == "test" and len(source.dataset.split("test")) > 0
+    if recipe.judged == "test" and not test:
+        log.warning("%s has no test films: judged on the validation films", source.dataset.name)
+    if not test and any(stage.keep != "last" or stage.stop_after for stage in recipe.plan()):
+        log.warning("the epoch is chosen on the films that the run is judged on: its numbers are too good")
+    return source.films("test" if test else "valid")
+
+
 def _set_up_keras(args: argparse.Namespace, recipe: recipes.Recipe) -> None:
     keras = commands.import_keras()
     keras.utils.set_random_seed(recipe.seed)
@@ -240,6 +296,10 @@ def _set_up_keras(args: argparse.Namespace, recipe: recipes.Recipe) -> None:
         import tensorflow as tf
 
         tf.config.experimental.enable_op_determinism()
+    if args.deterministic and keras.backend.backend() == "torch":
+        import torch
+
+        torch.use_deterministic_algorithms(True)
 
 
 def _source(args, recipe, dataset, out, native):
@@ -260,7 +320,7 @@ def _selftrained(args, recipe, train):
     return datasets.read_predictions(args.selftrained, train.keys, train.labels)
 
 
-def _facts(settings: dict, source) -> dict:
+def _facts(args: argparse.Namespace, settings: dict, source) -> dict:
     """What recipe.json says: all that later commands need to know of this run."""
     recipe, dataset = settings["recipe"], source.dataset
     counts = {split: {"films": len(part), "studies": int(part.films[["patient", "study"]].drop_duplicates().shape[0]),
@@ -274,13 +334,21 @@ def _facts(settings: dict, source) -> dict:
                  "counts": counts},
         "versions": {"python": platform.python_version(), "chexpert_hier": __version__,
                      **{name: importlib.metadata.version(name) for name in
-                        ("keras", "numpy", "pandas", "scikit-learn")}},
+                        ("keras", "numpy", "pandas", "scikit-learn")}, "backend": _backend()},
+        "options": {name: str(value) if isinstance(value := getattr(args, name), Path) else value for name in OPTIONS},
         "command": sys.argv[1:], "started": datetime.datetime.now().isoformat(timespec="seconds"),
     }
 
 
+def _backend() -> str:
+    import keras
+
+    name = keras.backend.backend()
+    return f"{name} {importlib.metadata.version(name)}"
+
+
 def _predict(recipe, tree, network, valid, out: Path) -> pd.DataFrame:
-    """The validation films' probabilities: before the chain rule in conditional.csv, after it in predictions.csv."""
+    """The judged films' probabilities: before the chain rule in conditional.csv, after it in predictions.csv."""
     from . import training
 
     conditional = training.outputs_of(network, valid)
@@ -297,14 +365,17 @@ def _predict(recipe, tree, network, valid, out: Path) -> pd.DataFrame:
 
 
 def _evaluate(recipe, tree, valid, answers: pd.DataFrame, out: Path) -> None:
-    """Judge the run: a study's score is that of its films (ledger D9), with and without the chain rule (C10)."""
+    """Judge the run: a study's score is that of its films (ledger D9), with and without the chain rule (C10).
+
+    Films without studies in their paths (ChestX-ray14) are judged as films.
+    """
     from . import evaluate
     from .evaluate.names import study_of
 
-    by_study = all(map(study_of, answers["Path"]))
+    unit = recipe.unit if recipe.unit != "study" or all(map(study_of, answers["Path"])) else "film"
     result = evaluate.evaluate(
-        answers, pd.read_csv(out / "truth.csv"), valid.labels, patients=None if by_study else
-        valid.dataset.films["patient"].tolist(), unit="study" if by_study else "film", rule=recipe.study_score,
+        answers, pd.read_csv(out / "truth.csv"), valid.labels, patients=None if unit == "study" else
+        valid.dataset.films["patient"].tolist(), unit=unit, rule=recipe.study_score,
         seed=recipe.seed, truth_blank=recipe.blank, tree=tree, name=recipe.name,
         conditional=pd.read_csv(out / "conditional.csv"))
     evaluate.write(result, out)

@@ -6,13 +6,14 @@ Joins a data set, the way its films become crops, and the normalisation, and han
 import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
-from . import commands, images
-from .datasets import BadFilm, Dataset
+from . import commands, datasets, images
+from .datasets import BadFilm, Dataset, frontal_only_fair
 from .errors import InputError
 from .films import read_film
 from .images import Normalisation
@@ -31,12 +32,14 @@ class Films:
         pixels: places -> uint8 (n, c, c) crops; an images.FilmSource or images.CropSource in the data set's order.
         normalisation: how crops become inputs.
         image_size: side of the inputs in pixels.
+        plain_view: what stands for augmentations where none are drawn.
     """
 
     dataset: Dataset
     pixels: images.FilmSource | images.CropSource
     normalisation: Normalisation
     image_size: int
+    plain_view: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -64,13 +67,13 @@ class Films:
             rows: int (n,), places in the data set.
             targets: float32 (n, ...) in the order of `rows`.
             batch_size: films in a batch; the last one may be smaller.
-            augment: names of augmentations.
+            augment: names of augmentations; none gives the plain view.
             draw: whole numbers that the augmentations depend on, with the films' names.
         """
         import keras
 
         batches = images.Batches(self.pixels, np.asarray(rows), batch_size, self.normalisation, self.image_size,
-                                 targets, augment=augment, keys=self.dataset.keys, draw=draw)
+                                 targets, augment=augment or self.plain_view, keys=self.dataset.keys, draw=draw)
         return images.stream(batches) if keras.backend.backend() == "tensorflow" else images.crop_batches(batches)
 
 
@@ -84,6 +87,7 @@ class Source:
         normalisation: how crops become inputs.
         image_size: side of the inputs in pixels.
         crops: the prepared crops in the data set's order, or None when films are decoded from their files.
+        plain_view: what stands for augmentations where none are drawn.
     """
 
     dataset: Dataset
@@ -91,6 +95,7 @@ class Source:
     normalisation: Normalisation
     image_size: int
     crops: images.CropSource | None = None
+    plain_view: tuple[str, ...] = ()
 
     def films(self, split: str) -> Films:
         """The films of "train", "valid" or "test"."""
@@ -103,7 +108,30 @@ class Source:
             views = list(self.croppers)
             pixels = images.FilmSource(part.files, list(self.croppers.values()), row_names(part),
                                        [views.index(view) if len(views) > 1 else 0 for view in part.films["view"]])
-        return Films(part, pixels, self.normalisation, self.image_size)
+        return Films(part, pixels, self.normalisation, self.image_size, self.plain_view)
+
+
+def read_data(recipe: Recipe, data: Path, labels: Sequence[str] | None = None, limit: int | None = None) -> Dataset:
+    """Read a data set as the recipe wants it: reader, tables, outputs, views, split.
+
+    Args:
+        recipe: see its fields.
+        data: the folder.
+        labels: instead of the recipe's outputs.
+        limit: see datasets.read.
+
+    Raises:
+        InputError: see datasets.read.
+    """
+    outputs = labels or recipe.outputs or None
+    dataset = datasets.read(data, recipe.reader, labels=outputs, views="both" if recipe.fair_frontal else recipe.views,
+                            limit=limit, seed=recipe.seed, train_file=recipe.train_file, split=recipe.split)
+    if not recipe.fair_frontal:
+        return dataset
+    train = (dataset.films["split"] == "train").to_numpy()
+    fair = frontal_only_fair(dataset.select(train), recipe.seed)
+    others = dataset.select(~train & (dataset.films["view"] == "Frontal").to_numpy())
+    return replace(dataset, films=pd.concat([fair.films, others.films], ignore_index=True))
 
 
 def row_names(dataset: Dataset) -> list[str]:
@@ -208,7 +236,8 @@ def from_files(dataset: Dataset, recipe: Recipe, folder: Path, native: str) -> S
     if recipe.normalise == "dataset":
         raise InputError("--normalise dataset: the pixel statistics are counted by prepare; add --cache")
     croppers = learn_croppers(dataset, recipe, folder)
-    return Source(dataset, croppers, Normalisation.named(recipe.normalise, native), recipe.image_size)
+    return Source(dataset, croppers, Normalisation.named(recipe.normalise, native), recipe.image_size,
+                  plain_view=recipe.plain_view)
 
 
 def from_cache(dataset: Dataset, recipe: Recipe, folder: Path, native: str, cache: Path | None = None) -> Source:
@@ -237,13 +266,11 @@ def from_cache(dataset: Dataset, recipe: Recipe, folder: Path, native: str, cach
         write_template(folder / template_file(view), crops.croppers[view].template)
     how = Normalisation.named(recipe.normalise, native, crops.pixel_statistics)
     croppers = {view: crops.croppers[view] for view in views_of(recipe)}
-    return Source(dataset, croppers, how, recipe.image_size, crops.source(dataset))
+    return Source(dataset, croppers, how, recipe.image_size, crops.source(dataset), recipe.plain_view)
 
 
 def write_bad(bad: Sequence[BadFilm], path: Path) -> None:
     """List films that were left out: path, table, row, reason."""
-    import pandas as pd
-
     from .files import write_text
 
     write_text(path, pd.DataFrame(bad, columns=BadFilm._fields).to_csv(index=False))
