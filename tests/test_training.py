@@ -201,3 +201,33 @@ def test_every_loss_is_made_from_targets_and_tree(name):
     loss = training.stage_loss(name, targets, TREE)
     value = float(keras.ops.convert_to_numpy(loss(targets, np.full(targets.shape, 0.4, np.float32))))
     assert np.isfinite(value) and value > 0
+
+
+@pytest.mark.parametrize("every", [1, 3])
+def test_a_run_killed_within_an_epoch_goes_on_from_its_last_batch_with_the_same_bits(tmp_path, monkeypatch, every):
+    recipe = replace(RECIPE, policy="u-ones+lsr", stages=(replace(FIRST, rows="all", epochs=2),))
+    whole = fresh()
+    training.train(recipe, TREE, whole, Films(44), Films(12, 1), tmp_path / "whole", checkpoint_every=every)
+    save, saved = training._save_checkpoint, []
+
+    class Killed(BaseException):
+        pass
+
+    def killed(*arguments):
+        save(*arguments)
+        saved.append((arguments[3].epoch, arguments[3].batch))
+        if saved[-1] == (1, 3):  # in the middle of the second epoch of six batches
+            raise Killed
+
+    monkeypatch.setattr(training, "_save_checkpoint", killed)
+    with pytest.raises(Killed):
+        training.train(recipe, TREE, fresh(), Films(44), Films(12, 1), tmp_path / "killed", checkpoint_every=every)
+    monkeypatch.setattr(training, "_save_checkpoint", save)
+    again, films = fresh(seed=99), Films(44)
+    training.train(recipe, TREE, again, films, Films(12, 1), tmp_path / "killed", resume=True)
+    assert [len(rows) for rows, targets, draw in films.asked if targets is not None] == [44 - 3 * 8]
+    for ours, theirs in zip(weights_of(again), weights_of(whole)):
+        np.testing.assert_array_equal(ours, theirs)
+    logs = [[line.rsplit(",", 1)[0] for line in (tmp_path / name / "log.csv").read_text().splitlines()]
+            for name in ("killed", "whole")]
+    assert logs[0] == logs[1]
