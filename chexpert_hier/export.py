@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from . import __version__, commands, films, images, model_card, operating
+from . import __version__, augment, commands, films, images, model_card, operating
 from .answers import NOT_A_DEVICE
 from .errors import InputError
 from .files import write_text, written_whole
@@ -148,6 +148,7 @@ def _network(member: Member, names: tuple[str, ...], crops):
     """One member's probabilities after and before the chain rule, each (n, labels)."""
     import tensorflow as tf
 
+    crops = augment.plain(crops, member.recipe.plain_view)
     conditional = member.model(images.graph_normalise(crops, member.normalisation, member.recipe.image_size),
                                training=False)
     conditional = tf.cast(conditional, tf.float32)
