@@ -4,8 +4,8 @@
     python -m chexpert_hier.export --model RUN --onnx model.onnx
 
 Decoding, rescaling, template matching, normalisation, networks, chain rule and calibration are one graph; several runs
-become one ensemble that shares the decoding and the crop. `metadata.json` and `MODEL_CARD.md` beside it say what goes in,
-what comes out, and how good it was on the validation films.
+become one ensemble that shares the decoding and the crop. `metadata.json` and `MODEL_CARD.md` beside it say what goes
+in, what comes out, and how good it was on the validation films.
 """
 
 import argparse
@@ -176,7 +176,8 @@ def calibrating(member: Member, names: tuple[str, ...], validation: dict | None)
     if not validation or set(validation["calibration"]) != set(names):
         return None
     scalings = [validation["calibration"][name] for name in names]
-    slope, intercept = (np.array([scaling[part] for scaling in scalings], np.float32) for part in ("slope", "intercept"))
+    slope, intercept = (np.array([scaling[part] for scaling in scalings], np.float32)
+                        for part in ("slope", "intercept"))
     fitted = np.array([scaling["method"] == "platt" for scaling in scalings])
     order = [member.tree.labels.index(name) for name in names]
     ancestors = member.tree.ancestors[np.ix_(order, order)]

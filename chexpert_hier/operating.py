@@ -20,6 +20,9 @@ KEPT = ("auroc", "auroc_low", "auroc_high", "positives", "negatives", "few_posit
         "sensitivity_low", "sensitivity_high", "specificity", "specificity_low", "specificity_high", "brier",
         "brier_calibrated")
 
+# Thresholds are scores of single films: one exactly there must not fall below by the rounding of another machine.
+SLACK = 1e-5
+
 
 def validation(folders: Sequence[Path], labels: Sequence[str]) -> dict | None:
     """What validation films say of one run, or of several as an ensemble (the mean of their probabilities).
@@ -94,8 +97,7 @@ def thresholds(found: dict | None, labels: Sequence[str]) -> np.ndarray:
 def calls(probabilities: np.ndarray, found: dict | None, labels: Sequence[str]) -> np.ndarray:
     """(n, labels) probabilities -> 1.0 present, 0.0 absent, NaN where there is no operating point."""
     limit = thresholds(found, labels)
-    # Files and SavedModels hold float32: a film exactly at a threshold, which is one film's score, must not fall below.
-    reached = probabilities >= limit - 1e-6 * np.abs(limit)
+    reached = probabilities >= limit - SLACK * np.abs(limit)
     return np.where(np.isnan(limit), np.nan, reached.astype(float))
 
 
