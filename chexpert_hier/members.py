@@ -17,13 +17,19 @@ FEW = 8  # so many films are answered faster than Keras sets up its prediction l
 
 @dataclass(frozen=True)
 class Views:
-    """Test-time augmentation: `draws` random views per film (0: the crop itself)."""
+    """Test-time augmentation, `draws` random views per film (0: the crop itself), and samples for the uncertainty."""
 
     draws: int = 0
     seed: int = 0
     composed: bool = False
     include_original: bool = False
     batch_size: int = 32
+    uncertainty: str = ""  # "ensemble", or "mc:T" for T passes with dropout
+
+    @property
+    def passes(self) -> int:
+        """Networks drawn by dropout for each film; 0: none."""
+        return int(self.uncertainty[3:]) if self.uncertainty.startswith("mc:") else 0
 
 
 @dataclass
@@ -71,6 +77,17 @@ class Member:
             total += self._outputs(batch, views.batch_size)
             drawn += 1
         return (total / drawn).astype(np.float32)
+
+    def samples(self, crops: np.ndarray, views: Views) -> np.ndarray:
+        """The outputs of `views.passes` networks drawn by dropout: float32 (passes, n, labels).
+
+        Raises:
+            InputError: the network has no dropout.
+        """
+        from .model import feature_model, mc_dropout
+
+        features = feature_model(self.model).predict(self.inputs(crops), batch_size=views.batch_size, verbose=0)
+        return mc_dropout(self.model, features.astype(np.float32), views.passes, views.seed)
 
     def _outputs(self, crops: np.ndarray, batch_size: int) -> np.ndarray:
         inputs = self.inputs(crops)

@@ -10,6 +10,7 @@ import glob
 import io
 import json
 import logging
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -21,11 +22,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from . import answers, commands, dicom, hierarchy, labels, operating, plausible
+from . import answers, commands, dicom, hierarchy, labels, operating, plausible, uncertainty
 from .errors import InputError
 from .files import locked, write_text
 from .films import FilmError, read_bytes, read_film
 from .members import Member, Saved, Views, open_model, open_run, same_labels
+from .template import Cropper
 
 __all__ = ["Film", "Member", "Saved", "Views", "find_films", "open_model", "open_run", "predict_films"]
 
@@ -85,9 +87,10 @@ def predict_films(members: list[Member | Saved], films: list[Film], *, views: Vi
 
     Yields:
         a table with Path, one column per label, for several members `<label> [sd]`, with `validation` also
-        `<label> [calibrated]` and `<label> [call]` (1 present, 0 absent at the operating point), `[match]` (score of
-        the template match) and `[flag]` (what is odd about the film, else blank); and the films left out, as (name,
-        reason).
+        `<label> [calibrated]` and `<label> [call]` (1 present, 0 absent at the operating point), with
+        `views.uncertainty` also `<label> [sd]`, `[entropy]` and `[mutual information]` (nats; uncertainty.Uncertainty)
+        and for mc `[mc mean]`, `[match]` (score of the template match) and `[flag]` (what is odd about the film, else
+        blank); and the films left out, as (name, reason).
 
     Raises:
         InputError: members do not fit together, or a film cannot be read.
@@ -96,9 +99,11 @@ def predict_films(members: list[Member | Saved], films: list[Film], *, views: Vi
     """
     names = same_labels(members)
     for member in members:
-        if isinstance(member, Saved) and (views.draws or average != "probabilities"):
-            raise InputError(f"{member.folder}: a SavedModel answers for the film as it is; --tta and --average "
-                             "conditional need the run folders")
+        if isinstance(member, Saved) and (views.draws or views.uncertainty or average != "probabilities"):
+            raise InputError(f"{member.folder}: a SavedModel answers for the film as it is; --tta, --uncertainty and "
+                             "--average conditional need the run folders")
+    if views.uncertainty == "ensemble" and len(members) < 2:
+        raise InputError("--uncertainty ensemble: needs several models; for one with dropout use mc:10")
     for start in range(0, len(films), CHUNK):
         read, bad = _read(members, films[start:start + CHUNK], skip_bad)
         if seen is not None and read:
@@ -108,56 +113,89 @@ def predict_films(members: list[Member | Saved], films: list[Film], *, views: Vi
 
 def _answer(members, names, read, views, average, validation) -> pd.DataFrame:
     tree = members[0].tree
-    mean, spread = _probabilities(members, names, read, views, average) if read else (np.empty((0, len(names))), None)
+    mean, spread, stack = (_probabilities(members, names, read, views, average) if read else
+                           (np.empty((0, len(names))), None, np.empty((1, 0, len(names)))))
     if not read and (len(members) > 1 or _is_ensemble(members[0])):
         spread = mean
     table = pd.DataFrame(mean, columns=list(names))
     table.insert(0, "Path", [one.film.name for one in read])
+    if views.uncertainty:
+        spread = None  # it is among the uncertainty's columns
     scaled = operating.calibrated(mean, validation, names, tree)
     called = operating.calls(mean, validation, names) if validation else None
     for values, what in ((spread, "sd"), (scaled, "calibrated"), (called, "call")):
         if values is not None:
             table[[f"{name} [{what}]" for name in names]] = values
+    if views.uncertainty:
+        table = pd.concat([table, pd.DataFrame(_uncertainty(stack, names, bool(views.passes)))], axis=1)
     table[["[match]", "[flag]"]] = pd.DataFrame([_look(one, members[0].croppers) for one in read],
                                                 columns=["[match]", "[flag]"], index=table.index)
     return table
+
+
+def _uncertainty(samples: np.ndarray, names, passes: bool) -> dict[str, np.ndarray]:
+    """Columns from the samples (samples, films, labels), and the mean of those drawn by dropout."""
+    found = uncertainty.decompose(samples)
+    parts = {"sd": found.sd, "entropy": found.total, "mutual information": found.mutual}
+    parts |= {"mc mean": found.mean} if passes else {}
+    return {f"{name} [{what}]": values[:, k] for what, values in parts.items() for k, name in enumerate(names)}
 
 
 def _is_ensemble(member) -> bool:
     return isinstance(member, Saved) and "spread" in member.metadata["outputs"]
 
 
-def _probabilities(members, names, read, views, average) -> tuple[np.ndarray, np.ndarray | None]:
-    """float (films, labels): the mean over members and, for several, their standard deviation."""
+def _probabilities(members, names, read, views, average) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
+    """float (films, labels): the mean over members and, for several, their standard deviation.
+
+    Third what the uncertainty is measured on, (samples, films, labels): the members' answers, or with dropout those of
+    every drawn network, always after the chain rule.
+    """
     keys = np.array([labels.key(one.film.name) for one in read])
-    crops, per_member, spread = {}, [], None
+    crops, per_member, spread, drawn = {}, [], None, []
     for member in members:
         if isinstance(member, Saved):
             values, spread = member.answer([one.grey for one in read])
         else:
             conditional = _conditional(member, read, keys, views, crops)
             values = conditional if average == "conditional" else member.final(conditional)
+            order = [member.labels.index(name) for name in names]
+            drawn += [member.final(sample)[:, order] for sample in _samples(member, read, views, crops)]
         per_member.append(values[:, [member.labels.index(name) for name in names]])
     stack = np.stack(per_member)  # (members, films, labels)
     mean = stack.mean(axis=0)
     if average == "conditional" and members[0].recipe.chain:
         mean = hierarchy.chain_rule(mean, members[0].tree)
-    return mean, stack.std(axis=0) if len(members) > 1 else spread
+    return mean, stack.std(axis=0) if len(members) > 1 else spread, np.stack(drawn) if drawn else stack
+
+
+def _samples(member: Member, read: list[Read], views: Views, crops: dict) -> np.ndarray:
+    """Outputs with dropout, float32 (passes, films, labels); `crops` as `_conditional` left it."""
+    out = np.empty((views.passes, len(read), len(member.labels)), np.float32)
+    if views.passes:
+        for cropper, rows in _by_view(member, read):
+            out[:, rows] = member.samples(crops[cropper.identity, tuple(rows)], views)
+    return out
 
 
 def _conditional(member: Member, read: list[Read], keys: np.ndarray, views: Views, crops: dict) -> np.ndarray:
     """The network's outputs, every film by its view's cropper; `crops` keeps what members share."""
     conditional = np.empty((len(read), len(member.labels)), np.float32)
-    for view, cropper in member.croppers.items():
-        both = len(member.croppers) > 1
-        rows = [k for k, one in enumerate(read) if not both or one.film.lateral == (view == "Lateral")]
-        if not rows:
-            continue
+    for cropper, rows in _by_view(member, read):
         seen = (cropper.identity, tuple(rows))
         if seen not in crops:
             crops[seen] = cropper.crop([read[k].grey for k in rows]).crops
         conditional[rows] = member.conditional(crops[seen], keys[rows], views)
     return conditional
+
+
+def _by_view(member: Member, read: list[Read]) -> Iterator[tuple[Cropper, list[int]]]:
+    """The member's croppers with the places of the films that each is for."""
+    both = len(member.croppers) > 1
+    for view, cropper in member.croppers.items():
+        rows = [k for k, one in enumerate(read) if not both or one.film.lateral == (view == "Lateral")]
+        if rows:
+            yield cropper, rows
 
 
 def _look(one: Read, croppers: dict) -> tuple[float, str]:
@@ -257,7 +295,9 @@ def parser() -> argparse.ArgumentParser:
     add("--tta-original", action="store_true", help="count the film as it is as one more view")
     add("--average", default="probabilities", choices=("probabilities", "conditional"),
         help="ensemble mean after (the paper) or before the chain rule")
-    add("--seed", type=int, default=0, help="of the random views")
+    add("--uncertainty", default="", metavar="HOW", help="mc:T (T passes with dropout; a run of the recipe hbce) or "
+        "ensemble (of the models given): adds entropy and mutual information")
+    add("--seed", type=int, default=0, help="of the random views and of dropout")
     add("--batch-size", type=int, default=32)
     add("--skip-bad", action="store_true", help="films that cannot be used are no failure; they are listed either way")
     add("--resume", action="store_true", help="go on where an interrupted run with the same --out stopped")
@@ -270,6 +310,8 @@ def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
     if args.tta < 0 or args.batch_size < 1:
         raise InputError(f"--tta is {args.tta} and --batch-size {args.batch_size}; expected 0 or more, and 1 or more")
+    if args.uncertainty and not re.fullmatch(r"ensemble|mc:[1-9]\d{0,3}", args.uncertainty):
+        raise InputError(f"--uncertainty is {args.uncertainty!r}; expected ensemble or mc:T, e.g. mc:10")
     if args.out and args.out.suffix.lower() not in (".csv", ".json"):
         raise InputError(f"--out {args.out}: expected a name that ends in .csv or .json")
     if args.quiet:
@@ -278,7 +320,8 @@ def main(argv: list[str] | None = None) -> int:
     if len(films) == 1:
         _open(films[0], takes_lateral=True)  # a film that cannot be read need not wait for TensorFlow
     members = [open_model(model) for model in args.model]
-    ask = {"views": Views(args.tta, args.seed, args.tta_composed, args.tta_original, args.batch_size),
+    ask = {"views": Views(args.tta, args.seed, args.tta_composed, args.tta_original, args.batch_size,
+                          args.uncertainty),
            "average": args.average, "validation": _validation(args, members), "skip_bad": True,
            "seen": _drawer(args, members[0]) if args.heatmaps else None}
     if args.out:
