@@ -17,6 +17,7 @@ from . import commands, datasets, evaluate, hierarchy, phantom, recipes
 from .errors import InputError
 from .evaluate.comparison import compare
 from .evaluate.joining import Cases
+from .evaluate.names import study_of
 from .evaluate.tree import tree_report
 from .files import write_text
 from .run import read_facts
@@ -38,8 +39,7 @@ class Run:
         log: log.csv, one row per epoch.
         dataset: its films, or None where they are no longer there.
         result: the reported predictions, judged; its tree report and comparison set the chain rule off beside on.
-        off: the validation films with the network's own outputs, before the chain rule.
-        on: the same after the chain rule.
+        films: the judged films one by one, with the reported probabilities.
     """
 
     folder: Path
@@ -49,8 +49,7 @@ class Run:
     log: pd.DataFrame
     dataset: datasets.Dataset | None
     result: evaluate.Result
-    off: Cases
-    on: Cases
+    films: Cases
 
     @property
     def synthetic(self) -> bool:
@@ -76,8 +75,8 @@ def read_run(folder: str | Path, replicates: int = 1000) -> Run:
                          f"chexpert_hier.run --out {folder} --resume")
     recipe, names = recipes.from_json(facts["recipe"]), tuple(facts["outputs"])
     tree = hierarchy.named(facts["tree"], names)
-    result, off, on = _judged(folder, recipe, names, tree, replicates)
-    return Run(folder, facts, recipe, tree, pd.read_csv(folder / "log.csv"), _dataset(facts, recipe), result, off, on)
+    result, films = _judged(folder, recipe, names, tree, replicates)
+    return Run(folder, facts, recipe, tree, pd.read_csv(folder / "log.csv"), _dataset(facts, recipe), result, films)
 
 
 def _judged(folder: Path, recipe: recipes.Recipe, names: tuple[str, ...], tree: hierarchy.Tree, replicates: int):
@@ -87,8 +86,8 @@ def _judged(folder: Path, recipe: recipes.Recipe, names: tuple[str, ...], tree: 
     on[list(names)] = hierarchy.chain_rule(off[list(names)].to_numpy(float), tree)
     truth = evaluate.read_truth(folder / "truth.csv")
     patients = pd.read_csv(folder / "split.csv", dtype=str).set_index("path")["patient"]
-    joining = {"patients": patients.reindex(truth["Path"]).tolist(), "unit": "film", "rule": recipe.study_score,
-               "truth_blank": recipe.blank}
+    patients = patients.reindex(truth["Path"]).tolist()
+    joining = {"rule": recipe.study_score, "truth_blank": recipe.blank, **unit_of(recipe, truth["Path"], patients)}
     result = evaluate.evaluate(reported, truth, names, replicates=replicates, seed=recipe.seed, tree=tree,
                                name="This run", **joining)
     before, after = (evaluate.join(table, truth, names, **joining) for table in (off, on))
@@ -97,15 +96,23 @@ def _judged(folder: Path, recipe: recipes.Recipe, names: tuple[str, ...], tree: 
         result.settings["conditional"] = "given"
         result.comparisons["Chain rule on, against off"] = compare(
             before, after, ("chain rule off", "chain rule on"), replicates=replicates, seed=recipe.seed)
-    return result, before, after
+    films = evaluate.join(reported, truth, names, patients=patients, unit="film", truth_blank=recipe.blank)
+    return result, films
+
+
+def unit_of(recipe: recipes.Recipe, paths: pd.Series, patients: list) -> dict:
+    """What a run is judged by, as `run` does it: films whose paths name no study are judged as films."""
+    unit = recipe.unit if recipe.unit != "study" or all(map(study_of, paths)) else "film"
+    return {"unit": unit, "patients": None if unit == "study" else patients}
 
 
 def _dataset(facts: dict, recipe: recipes.Recipe) -> datasets.Dataset | None:
     """The run's films, if they are still there and still the same."""
+    from . import sources
+
     root = Path(facts["data"]["root"])
     try:
-        dataset = datasets.read(root, recipe.reader, labels=facts["labels"], views=recipe.views, limit=facts["limit"],
-                                seed=recipe.seed)
+        dataset = sources.read_data(recipe, root, facts["labels"], facts["limit"])
     except InputError as error:
         log.warning("the report goes without films and training counts: %s", error)
         return None

@@ -43,12 +43,12 @@ class Example:
 
 def chosen(run) -> list[tuple[str, str, int]]:
     """(label, kind, case) for the mean's labels: in each kind the case that the network was most sure of."""
-    cases, calls = run.result.cases, run.result.calls
+    cases, thresholds = run.films, run.result.table.set_index("label")["threshold"]
     found = []
     for label in mean_labels(cases.labels)[1][:5]:
         k = cases.labels.index(label)
         for words, truth, call, which in KINDS:
-            rows = np.flatnonzero((cases.truth[:, k] == truth) & (calls[:, k] == call))
+            rows = np.flatnonzero((cases.truth[:, k] == truth) & ((cases.scores[:, k] >= thresholds[label]) == call))
             if len(rows):
                 scores = cases.scores[rows, k]
                 found.append((label, words, int(rows[scores.argmax() if which == "highest" else scores.argmin()])))
@@ -63,7 +63,7 @@ def examples(run) -> list[Example]:
     picks = chosen(run)
     files = {key(path): (file, path, view) for file, path, view in zip(
         run.dataset.files, run.dataset.films["path"], run.dataset.films["view"])}
-    wanted = {case: files.get(key(run.result.cases.keys[case])) for _, _, case in picks}
+    wanted = {case: files.get(key(run.films.keys[case])) for _, _, case in picks}
     try:
         films = {case: predict.Film(*place) for case, place in wanted.items() if place}
         greys = {case: read_film(film.file, film.name) for case, film in films.items()}
@@ -88,7 +88,7 @@ def _maps(member, films: dict, greys: dict, labels: tuple[str, ...]) -> dict:
 def _example(label: str, kind: str, maps, grey: np.ndarray, run, case: int) -> Example:
     drawn = overlays.overlay(grey, overlays.rectified(maps.on_film(label), 0.2), strength=0.6,
                              colours=cv2.COLORMAP_INFERNO)
-    cases = run.result.cases
+    cases = run.films
     probability = float(cases.scores[case, cases.labels.index(label)])
     return Example(label, kind, maps.path, probability, _jpeg(grey), _jpeg(drawn))
 

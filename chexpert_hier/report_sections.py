@@ -74,10 +74,10 @@ def html(run, examples: Sequence[report_films.Example] = ()) -> str:
 
 
 def _lead(run) -> str:
-    mean, valid = run.result.table.iloc[-1], run.facts["data"]["counts"]["valid"]
+    mean, cases = run.result.table.iloc[-1], run.result.cases
     cards = [(in_digits(mean.auroc), f"AUROC, {mean.label} (95 % interval {in_digits(mean.auroc_low)} to "
                                      f"{in_digits(mean.auroc_high)})"),
-             (f"{valid['films']:,}", f"validation films of {valid['patients']:,} patients"),
+             (f"{len(run.films.keys):,}", f"films of {cases.total_patients:,} patients judged"),
              (f"{run.facts['data']['counts']['train']['films']:,}", "training films"),
              (_duration(run.log["seconds"].sum()), "of training")]
     if run.result.tree is not None:
@@ -145,7 +145,7 @@ def _stages(run) -> str:
         films = f"{int(seen['films'].iloc[-1]):,}" if len(seen) else "–"
         rows.append((escaped(stage.name), [escaped(v) for v in (
             {"conditional": "parents present", "all": "all"}.get(stage.rows, stage.rows), films,
-            {"head": "last Dense layer", "all": "all"}[stage.layers], stage.loss, f"{len(seen)} of {stage.epochs}",
+            {"head": "last Dense layer"}.get(stage.layers, stage.layers), stage.loss, f"{len(seen)} of {stage.epochs}",
             stage.batch_size, rate, _duration(seen["seconds"].sum()))], False))
     return html_table("What was trained, stage by stage", ["Stage", "Films", "How many", "Layers", "Loss", "Epochs",
                                                            "Batch", "Learning rate", "Time"], rows, text=(1, 3, 4, 7))
@@ -175,9 +175,9 @@ def _codes(run) -> str:
         at = cases.labels.index(label) if label in cases.labels else None
         known = ["–", "–"] if at is None else [f"{int((cases.truth[:, at] == value).sum()):,}" for value in (1, 0)]
         rows.append((escaped(label), [*(f"{count:,}" for count in codes), f"{100 * open_share:.0f} %", *known], False))
-    return html_table("Labels in training (as the reports were read) and in validation; the share is uncertain of "
-                      "positive and uncertain", ["Label", "Positive", "Uncertain", "Negative", "Blank",
-                                                 "Uncertain share", "Validation positive", "negative"], rows)
+    return html_table("Labels in training (as the reports were read) and where the run is judged; the share is "
+                      "uncertain of positive and uncertain", ["Label", "Positive", "Uncertain", "Negative", "Blank",
+                                                 "Uncertain share", "Judged positive", "negative"], rows)
 
 
 def _learning(log: pd.DataFrame) -> str:
@@ -228,7 +228,7 @@ def _paper(run) -> str:
     """The five labels beside the row of the paper's Table 1 that has the run's policy."""
     name = labels.Policy.parse(run.recipe.policy).name
     table = run.result.table
-    if name not in PAPER_TABLE1 or not set(labels.COMPETITION_LABELS) <= set(table["label"]):
+    if _paper_recipe(run).name != "pham2019" or name not in PAPER_TABLE1 or not set(labels.COMPETITION_LABELS) <= set(table["label"]):
         return ""
     found = table.set_index("label")
     names = [*labels.COMPETITION_LABELS, run.result.mean_name]
@@ -237,7 +237,7 @@ def _paper(run) -> str:
             for label, published in zip(names, PAPER_TABLE1[name])]
     return html_table(f"This run, and the paper's row “{name}” (Pham et al. 2019, Table 1: DenseNet-121 on CheXpert's "
                       "own validation films, without intervals). The two can be compared only where this run was "
-                      "trained and judged on CheXpert", ["Label", "This run, its own validation films",
+                      "trained and judged on CheXpert", ["Label", "This run, on its own films",
                                                          "The paper, CheXpert validation"], rows, narrow=True)
 
 
@@ -309,13 +309,13 @@ def _unsure_films(run) -> str:
         truth = {1.0: "present", 0.0: "absent"}.get(cases.truth[case, k], "unknown")
         rows.append((escaped(cases.labels[k]), [in_digits(result.calibrated[case, k], 2), truth,
                                                 in_digits(unsure[case]), escaped(labels.key(cases.keys[case]))], False))
-    films = html_table("The films the network is least sure of: entropy of the calibrated probabilities, mean over the "
-                       "labels of the mean (at most 0.693)", ["Least sure of", "Calibrated probability", "Truth",
-                                                              "Entropy", "Film"], rows, text=(4,))
+    films = html_table(f"The {page.UNITS[cases.unit]} the network is least sure of: entropy of the calibrated "
+                       "probabilities, mean over the labels of the mean (at most 0.693)", ["Least sure of", "Calibrated probability", "Truth",
+                                                              "Entropy", cases.unit.capitalize()], rows, text=(4,))
     gains = [(escaped(cases.labels[k]), _selective(entropy[:, k], result.calibrated[:, k], cases.truth[:, k]), False)
              for k in five]
-    return films + html_table("Answering only the films it is surest of: Brier score of the calibrated probabilities "
-                              "(0 is perfect)", ["Label", "All films", "Surest 80 %", "Surest 50 %"], gains)
+    return films + html_table("Answering only where it is surest: Brier score of the calibrated probabilities "
+                              "(0 is perfect)", ["Label", "All", "Surest 80 %", "Surest 50 %"], gains)
 
 
 def _selective(entropy: np.ndarray, probability: np.ndarray, truth: np.ndarray) -> list[str]:

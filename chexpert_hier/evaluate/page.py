@@ -12,6 +12,7 @@ from .figures import KINDS, Picture, Pictures
 from .output import Findings
 from .radiologists import Readers
 
+UNITS = {"film": "films", "study": "studies", "patient": "patients"}
 STYLE = """
 :root{color-scheme:light;--ink:#1b1f24;--soft:#505a66;--line:#d5dae0;--wash:#f4f6f8;--accent:#005a8c;--warn:#7a3b00}
 *{box-sizing:border-box}
@@ -134,9 +135,7 @@ def html_image(picture: Picture, caption: str = "") -> str:
 
 
 def _units(result: Result, count: int) -> str:
-    one, many = {"film": ("film", "films"), "study": ("study", "studies"),
-                 "patient": ("patient", "patients")}[result.cases.unit]
-    return f"{count:,} {one if count == 1 else many}"
+    return f"{count:,} {result.cases.unit if count == 1 else UNITS[result.cases.unit]}"
 
 
 def _lead(result: Result) -> str:
