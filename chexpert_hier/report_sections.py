@@ -228,13 +228,14 @@ def _paper(run) -> str:
     """The five labels beside the row of the paper's Table 1 that has the run's policy."""
     name = labels.Policy.parse(run.recipe.policy).name
     table = run.result.table
-    if _paper_recipe(run).name != "pham2019" or name not in PAPER_TABLE1 or not set(labels.COMPETITION_LABELS) <= set(table["label"]):
+    published = PAPER_TABLE1.get(name) if _paper_recipe(run).name == "pham2019" else None
+    if published is None or not set(labels.COMPETITION_LABELS) <= set(table["label"]):
         return ""
     found = table.set_index("label")
     names = [*labels.COMPETITION_LABELS, run.result.mean_name]
     rows = [(escaped(label), [with_interval(*found.loc[label, ["auroc", "auroc_low", "auroc_high"]]),
-                              in_digits(published)], label == names[-1])
-            for label, published in zip(names, PAPER_TABLE1[name])]
+                              in_digits(value)], label == names[-1])
+            for label, value in zip(names, published)]
     return html_table(f"This run, and the paper's row “{name}” (Pham et al. 2019, Table 1: DenseNet-121 on CheXpert's "
                       "own validation films, without intervals). The two can be compared only where this run was "
                       "trained and judged on CheXpert", ["Label", "This run, on its own films",
@@ -310,8 +311,9 @@ def _unsure_films(run) -> str:
         rows.append((escaped(cases.labels[k]), [in_digits(result.calibrated[case, k], 2), truth,
                                                 in_digits(unsure[case]), escaped(labels.key(cases.keys[case]))], False))
     films = html_table(f"The {page.UNITS[cases.unit]} the network is least sure of: entropy of the calibrated "
-                       "probabilities, mean over the labels of the mean (at most 0.693)", ["Least sure of", "Calibrated probability", "Truth",
-                                                              "Entropy", cases.unit.capitalize()], rows, text=(4,))
+                       "probabilities, mean over the labels of the mean (at most 0.693)",
+                       ["Least sure of", "Calibrated probability", "Truth",
+                        "Entropy", cases.unit.capitalize()], rows, text=(4,))
     gains = [(escaped(cases.labels[k]), _selective(entropy[:, k], result.calibrated[:, k], cases.truth[:, k]), False)
              for k in five]
     return films + html_table("Answering only where it is surest: Brier score of the calibrated probabilities "
