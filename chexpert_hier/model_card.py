@@ -40,8 +40,8 @@ def _tree(about: dict) -> str:
 def _use(about: dict) -> str:
     return ("## Intended use\n\nResearch on chest X-ray classification: comparison of methods, teaching, retrospective "
             "studies with a radiologist's judgement beside it.\n\nNot a medical device. Not for diagnosis, triage or "
-            "any decision about a patient. Not for children, lateral films, CT, other body parts, photographs of films or "
-            "screens, unless those are what it was trained and validated on.")
+            "any decision about a patient. Not for children, lateral films, CT, other body parts, photographs of "
+            "films or screens, unless those are what it was trained and validated on.")
 
 
 def _data(about: dict) -> str:
@@ -83,13 +83,15 @@ def _results(about: dict) -> str:
         return "## Results\n\nNot known: the run has no evaluation of its validation films."
     lines = ["## Results on the validation films", "",
              f"{found['films']:,} films of {found['patients']:,} patients; intervals are 95 %, bootstrapped over "
-             f"patients. Operating point: {found['rule']}; sensitivity and specificity are cross-fitted by patient.", "",
+             f"patients. Operating point: {found['rule']}; sensitivity and specificity are cross-fitted by patient.",
+             "",
              "| finding | AUROC | positives | negatives | threshold | sensitivity | specificity |",
              "|---|---|---|---|---|---|---|"]
     for label, row in found["labels"].items():
         few = " (few)" if row["few_positives"] else ""
+        limit = "-" if row["threshold"] is None else f"{row['threshold']:.3f}"
         lines.append(f"| {label} | {_interval(row, 'auroc', 3)} | {row['positives']:.0f}{few} | "
-                     f"{row['negatives']:.0f} | {'-' if row['threshold'] is None else format(row['threshold'], '.3f')} | "
+                     f"{row['negatives']:.0f} | {limit} | "
                      f"{_interval(row, 'sensitivity', 2)} | {_interval(row, 'specificity', 2)} |")
     lines += [f"| {found['mean']['label']} | {_interval(found['mean'], 'auroc', 3)} | | | | | |", "",
               "These films also chose the thresholds and the calibration; expect somewhat less on new films, and less "

@@ -1,7 +1,7 @@
 """Films that are not what they seem: a cheap look that flags them and never changes an answer.
 
-The match with the mean chest (`template.Cropper`) is known anyway; only where it is low, the negative and the turned
-film are matched too, to say why. Thresholds are measured on real films: experiments/plausibility.py and its results.
+The match with the mean chest (`template.Cropper`) is known anyway; only where it is rather low, the negative and the
+turned film are matched too, to say why. Thresholds are measured on real films: experiments/plausibility.py and its results.
 """
 
 import cv2
@@ -13,6 +13,9 @@ from .template import Cropper
 # Of 121 real films that the template was not learned from, 1 lies below; of their negatives and turned copies all lie
 # below (experiments/results/plausibility.md).
 LEAST_MATCH = 0.5
+# Below this the negative and the turned film are matched as well, and named where one is better by this margin: a film
+# both inverted and on its head matches with up to 0.61.
+SUSPECT, MARGIN = 0.65, 0.1
 # Mean difference between a pixel's largest and smallest channel; grey films saved as colour have 0 to 1.
 MOST_COLOUR = 3.0
 
@@ -27,17 +30,18 @@ def flag(grey: np.ndarray, cropper: Cropper, match: float, colour: float = 0.0) 
         colour: of `colour`.
     """
     odd = []
-    if match < LEAST_MATCH:
-        odd.append(_why(cropper.rescale(grey), cropper, match))
+    if match < SUSPECT and (why := _why(cropper.rescale(grey), cropper, match)):
+        odd.append(why)
     if colour > MOST_COLOUR:
         odd.append("a colour picture, not a film")
     return "; ".join(odd)
 
 
 def _why(film: np.ndarray, cropper: Cropper, match: float) -> str:
-    """Which version of the film would match, if any; `film` uint8 (rescaled, rescaled)."""
-    best, words = LEAST_MATCH, f"does not look like a frontal chest film (match {match:.2f}, expected {LEAST_MATCH} " \
-                               "or more): lateral, another body part, or a poor film?"
+    """Which version of the film would match better, if any; `film` uint8 (rescaled, rescaled)."""
+    words = f"does not look like a frontal chest film (match {match:.2f}, expected {LEAST_MATCH} or more): lateral, " \
+            "another body part, or a poor film?" if match < LEAST_MATCH else ""
+    best = max(LEAST_MATCH, match + MARGIN)
     for quarters in range(4):
         turned = np.ascontiguousarray(np.rot90(film, -quarters))
         for inverted in (False, True):

@@ -1,0 +1,82 @@
+"""Latency of the network in ONNX Runtime and in TensorFlow, on the same uint8 crops, one after the other.
+
+    python -m experiments.benchmarks.onnx_latency [--arch densenet121] [--batches 1 8] [--repeats 15] [--write]
+
+Random weights, for time does not depend on them. TensorFlow runs the same traced graph that is converted.
+"""
+
+import argparse
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from chexpert_hier import commands, hierarchy, images, labels, recipes
+from chexpert_hier.members import Member
+from chexpert_hier.template import Cropper
+
+from . import report
+
+
+def made_up(arch: str) -> Member:
+    """A run of the paper's recipe with random weights."""
+    commands.import_keras()
+    from chexpert_hier.model import build_model
+
+    recipe = recipes.change(recipes.named("pham2019"), "arch", arch)
+    network = build_model(arch, labels.CHEXPERT_LABELS, seed=0)
+    return Member(Path("."), recipe, labels.CHEXPERT_LABELS, hierarchy.CHEXPERT_TREE, {"Frontal": Cropper("centre")},
+                  images.IMAGENET, network)
+
+
+def measure(member: Member, batches: list[int], repeats: int) -> list[tuple]:
+    """(films in a batch, TensorFlow ms, ONNX Runtime ms, both medians per batch; largest difference of outputs)."""
+    import onnxruntime
+    import tensorflow as tf
+
+    from chexpert_hier import export, onnx_export
+
+    cropper = member.croppers["Frontal"]
+    side = cropper.size
+    graph = tf.function(lambda crops: export.of_crops([member], member.labels, {cropper.identity: crops}),
+                        input_signature=[tf.TensorSpec((None, side, side, 1), tf.uint8)])
+    with tempfile.TemporaryDirectory() as folder:
+        onnx_export.export([member], Path(folder) / "model.onnx")
+        session = onnxruntime.InferenceSession(str(Path(folder) / "model.onnx"), providers=["CPUExecutionProvider"])
+    rows, random = [], np.random.default_rng(0)
+    for batch in batches:
+        crops = random.integers(0, 256, (batch, side, side, 1), dtype=np.uint8)
+        runs = [lambda crops=crops: graph(tf.constant(crops))["probabilities"].numpy(),
+                lambda crops=crops: session.run(["probabilities"], {"crops": crops})[0]]
+        worst = float(np.abs(runs[0]() - runs[1]()).max())
+        seconds = np.empty((2, repeats))
+        for repeat in range(repeats):
+            for place, run in enumerate(runs):
+                start = time.perf_counter()
+                run()
+                seconds[place, repeat] = time.perf_counter() - start
+        rows.append((batch, *np.median(seconds, axis=1) * 1000, worst))
+    return rows
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Measure, print, and with --write keep the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--arch", default="densenet121")
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 8])
+    parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--write", action="store_true")
+    args = parser.parse_args(argv)
+    rows = measure(made_up(args.arch), args.batches, args.repeats)
+    lines = ["| films in a batch | TensorFlow, ms | ONNX Runtime, ms | largest difference |", "| --- | --- | --- | --- |"]
+    lines += [f"| {batch} | {ours:.0f} | {theirs:.0f} | {worst:.0e} |" for batch, ours, theirs, worst in rows]
+    report("onnx_latency", f"python -m experiments.benchmarks.onnx_latency --arch {args.arch}",
+           f"{args.arch}, 224 x 224, random weights, median of {args.repeats}", lines, rows[0][1] / rows[0][2],
+           ("tensorflow", "keras", "onnxruntime", "tf2onnx"), args.write)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(commands.answer(main))
