@@ -24,6 +24,11 @@ class Tree:
 
     Raises:
         InputError: a parent or child that is no label, a label given twice, or a cycle.
+
+    >>> lungs = Tree(("Opacity", "Consolidation", "Pneumonia"),
+    ...              {"Consolidation": ("Opacity",), "Pneumonia": ("Opacity", "Consolidation")})
+    >>> lungs.depth.tolist(), lungs.ancestors[2].tolist()
+    ([0, 1, 2], [True, True, True])
     """
 
     labels: tuple[str, ...]
@@ -191,6 +196,10 @@ def close_upward(raw: np.ndarray, tree: Tree) -> np.ndarray:
 
     Returns:
         raw codes, float32, same shape; a 0 or blank below changes nothing above.
+
+    >>> lungs = Tree(("Opacity", "Consolidation"), {"Consolidation": ("Opacity",)})
+    >>> close_upward([[np.nan, 1], [0, -1], [1, 0]], lungs).tolist()
+    [[1.0, 1.0], [-1.0, -1.0], [1.0, 0.0]]
     """
     raw = np.asarray(raw, np.float32)
     _columns(raw, tree)
@@ -223,6 +232,11 @@ def stage_one(hard: np.ndarray, tree: Tree, reading: str = "union") -> tuple[np.
     Returns:
         rows: bool (films,).
         cells: bool (films, labels), False outside `rows`. A cell whose target is NaN still does not count.
+
+    >>> lungs = Tree(("Opacity", "Consolidation"), {"Consolidation": ("Opacity",)})
+    >>> rows, cells = stage_one(np.array([[1, 0], [0, 1], [1, np.nan]]), lungs)
+    >>> rows.tolist(), cells.tolist()
+    ([True, False, True], [[False, True], [False, False], [False, True]])
     """
     one_of("ct-rows", reading, READINGS)
     _columns(hard, tree)
@@ -256,6 +270,11 @@ def chain_rule(conditional: np.ndarray, tree: Tree) -> np.ndarray:
 
     Raises:
         ValueError: the number of columns is not the tree's number of labels.
+
+    >>> lungs = Tree(("Opacity", "Consolidation", "Pneumonia"),
+    ...              {"Consolidation": ("Opacity",), "Pneumonia": ("Opacity", "Consolidation")})
+    >>> chain_rule(np.array([[0.5, 0.4, 0.25]]), lungs)
+    array([[0.5 , 0.2 , 0.05]])
 
     Source: Pham et al. 2019, section 3.2, eqs. 3-4; Chen et al. 2019, eq. 3 for "each once" (ledger C11).
     """

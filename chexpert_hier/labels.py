@@ -37,6 +37,9 @@ def key(path: str) -> str:
 
     CheXpert's paths start with the name of the unpacked folder, which differs between downloads, so all joins and all
     random draws use this part.
+
+    >>> key("CheXpert-v1.0-small/valid/patient64541/study1/view1_frontal.jpg")
+    'valid/patient64541/study1/view1_frontal.jpg'
     """
     return path.partition("/")[2] or path
 
@@ -55,6 +58,9 @@ class Policy:
 
         Raises:
             InputError: no such policy; lists the valid ones.
+
+        >>> Policy.parse("ct+U-Ones+lsr").name
+        'u-ones+ct+lsr'
         """
         parts = [part.strip() for part in text.lower().split("+")]
         bases = [part for part in parts if part not in ("ct", "lsr")]
@@ -159,6 +165,16 @@ def targets(raw: np.ndarray, keys: Sequence[str], labels: Sequence[str], policy:
     Raises:
         InputError: unknown policy or option, or an interval that is not inside [0, 1].
         ValueError: raw holds another number, or `selftrained` or `mean` is needed and not given.
+
+    One film with a present, an uncertain, an absent and a blank label:
+
+    >>> raw = np.array([[1, -1, 0, np.nan]], np.float32)
+    >>> targets(raw, ["film"], "abcd", "u-ignore")
+    array([[ 1., nan,  0.,  0.]], dtype=float32)
+    >>> targets(raw, ["film"], "abcd", "u-ones")
+    array([[1., 1., 0., 0.]], dtype=float32)
+    >>> targets(raw, ["film"], "abcd", "u-ones+lsr", lsr_draw="mean").round(2)
+    array([[1. , 0.7, 0. , 0. ]], dtype=float32)
 
     Source: Irvin et al. 2019, section 3; Pham et al. 2019, section 3.3, eq. 5.
     """

@@ -284,7 +284,8 @@ def _uncertain_labels(run) -> str:
     train = run.dataset.split("train")
     recipe = run.recipe
     targets = labels.targets(train.raw, train.keys, train.labels, recipe.policy, recipe.seed, blank=recipe.blank,
-                             lsr_draw=recipe.lsr_draw, lsr_ones=recipe.lsr_ones, lsr_zeros=recipe.lsr_zeros)
+                             lsr_draw=recipe.lsr_draw, lsr_ones=recipe.lsr_ones, lsr_zeros=recipe.lsr_zeros,
+                             mean=labels.uncertain_mean(train.raw) if recipe.policy.startswith("u-mean") else None)
     rows = []
     for k, label in enumerate(train.labels):
         open_cells = targets[train.raw[:, k] == -1, k]

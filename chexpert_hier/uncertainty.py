@@ -27,7 +27,11 @@ class Uncertainty(NamedTuple):
 
 
 def entropy(p: np.ndarray) -> np.ndarray:
-    """Entropy in nats of a finding that is present with probability p; 0 at p = 0 and p = 1."""
+    """Entropy in nats of a finding that is present with probability p; 0 at p = 0 and p = 1.
+
+    >>> entropy([0, 0.5, 1]).round(3).tolist()
+    [0.0, 0.693, 0.0]
+    """
     p = np.asarray(p, float)
     q = 1.0 - p
     safe_p, safe_q = np.where(p > 0, p, 1.0), np.where(q > 0, q, 1.0)  # log 1 = 0 where the factor is 0

@@ -120,6 +120,11 @@ def auroc(scores: np.ndarray, truth: np.ndarray) -> float:
 
     Returns:
         the area, or NaN where there are no positives or no negatives.
+
+    Of the four pairs below three are in the right order and one is tied; the last film does not count:
+
+    >>> auroc(np.array([0.1, 0.5, 0.5, 0.9, 0.3]), np.array([0, 0, 1, 1, np.nan]))
+    0.875
     """
     return float(Ranks.of(scores, truth).measure(np.ones((len(scores), 1)))[0][0])
 
@@ -128,6 +133,9 @@ def average_precision(scores: np.ndarray, truth: np.ndarray) -> float:
     """Average precision: the mean over the positives of the precision at their score (no interpolation).
 
     Args and returns as `auroc`.
+
+    >>> round(average_precision(np.array([0.9, 0.8, 0.7]), np.array([1, 0, 1])), 3)
+    0.833
     """
     return float(Ranks.of(scores, truth).measure(np.ones((len(scores), 1)))[1][0])
 

@@ -1,0 +1,64 @@
+"""What is written about the code: examples in docstrings run, generated pages are current, the reference builds."""
+
+import configparser
+import doctest
+import importlib
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from chexpert_hier import console
+
+REPOSITORY = Path(__file__).parents[1]
+SHOWN = ("labels", "hierarchy", "uncertainty", "evaluate.ranking")  # rooms that people import, with examples
+
+
+def modules():
+    for path in sorted((REPOSITORY / "chexpert_hier").rglob("*.py")):
+        if ">>> " in path.read_text(encoding="utf-8"):
+            yield ".".join(path.relative_to(REPOSITORY).with_suffix("").parts).removesuffix(".__init__")
+
+
+@pytest.mark.parametrize("module", list(modules()))
+def test_the_examples_in_docstrings_are_true(module):
+    found = doctest.testmod(importlib.import_module(module))
+    assert found.attempted > 0 and found.failed == 0
+
+
+def test_what_people_import_has_examples():
+    assert {f"chexpert_hier.{name}" for name in SHOWN} <= set(modules())
+
+
+def test_the_table_of_recipes_is_current():
+    script = [sys.executable, str(REPOSITORY / "experiments" / "recipes_table.py"), "--check"]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    assert subprocess.run(script, env=environment).returncode == 0, "run: python experiments/recipes_table.py"
+
+
+def test_every_command_is_a_console_command_too():
+    settings = configparser.ConfigParser()
+    settings.read(REPOSITORY / "setup.cfg", encoding="utf-8")
+    lines = settings["options.entry_points"]["console_scripts"].strip().splitlines()
+    named = dict(re.fullmatch(r"chexpert-hier-(\w+) = chexpert_hier\.console:(\w+)", line).groups() for line in lines)
+    files = [path for path in (REPOSITORY / "chexpert_hier").rglob("*.py")
+             if re.search(r"commands\.answer\(main\)\)\s*$", path.read_text(encoding="utf-8"))]
+    commands = {path.parent.name if path.stem == "__main__" else path.stem for path in files}
+    assert named == {name: name for name in commands}
+    for name in commands:
+        module = getattr(console, name).args[0]
+        assert callable(importlib.import_module(f"chexpert_hier.{module}").main) and module.startswith(name)
+
+
+@pytest.mark.slow
+def test_the_reference_builds_without_warnings(tmp_path):
+    pytest.importorskip("pdoc")
+    answer = subprocess.run([sys.executable, "-m", "pdoc", "chexpert_hier", "--docformat", "google", "-o",
+                             str(tmp_path / "site")], capture_output=True, text=True, cwd=REPOSITORY, timeout=600)
+    assert answer.returncode == 0, answer.stderr[-2000:]
+    assert not re.search(r"Warn:|UserWarning|Traceback", answer.stderr), answer.stderr[-2000:]
+    page = (tmp_path / "site" / "chexpert_hier" / "hierarchy.html").read_text(encoding="utf-8")
+    assert "chain_rule" in page and "never above any ancestor" in page
