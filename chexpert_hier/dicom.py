@@ -136,7 +136,8 @@ def _check_pixels(head, min_side: int) -> None:
     frames = int(head.get("NumberOfFrames") or 1)
     if frames != 1:
         raise FilmError(f"has {frames} frames; expected one film")
-    check_size(int(head.Rows), int(head.Columns), min_side)
+    # Its values are worked on as 64-bit integers.
+    check_size(int(head.Rows), int(head.Columns), min_side, 8 * int(head.get("SamplesPerPixel") or 1))
 
 
 def _stored(head) -> np.ndarray:

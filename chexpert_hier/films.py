@@ -16,6 +16,9 @@ from .errors import InputError
 
 # A film at 10 pixels/mm over 43 cm has 18 million pixels; what is far above is a mistake or an attack.
 MOST_PIXELS = 200_000_000
+# What a decoder may have to hold for one film; reading any file takes less than four times as much.
+MOST_BYTES = 2 ** 28
+BAND = 2 ** 22  # pixels that are converted at a time
 MIN_SIDE = 32
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # EXIF orientations that mirror rows, mirror columns, and exchange rows and columns (first of all).
@@ -100,7 +103,9 @@ def _decode(data: bytes, min_side: int) -> np.ndarray:
     if dicom.is_dicom(data):
         return _with_content(dicom.read(data, min_side))
     header = read_header(data)
-    check_size(header.height, header.width, min_side)
+    # A progressive JPEG is held as 16-bit coefficients of all its channels.
+    depth = 2 if header.kind == "JPEG" or header.bits > 8 else 1
+    check_size(header.height, header.width, min_side, max(header.channels, 1) * depth)
     # A colour JPEG's luminance is a channel of its own; everything else is decoded as it is stored.
     flags = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION if header.kind == "JPEG" else cv2.IMREAD_UNCHANGED
     image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
@@ -109,14 +114,21 @@ def _decode(data: bytes, min_side: int) -> np.ndarray:
     return _with_content(_turn(_to_grey(image), header.orientation))
 
 
-def check_size(height: int, width: int, min_side: int) -> None:
+def check_size(height: int, width: int, min_side: int, pixel_bytes: int = 1) -> None:
     """Refuse what no film is.
 
+    Args:
+        height, width: pixels, as the header says.
+        min_side: the least of both.
+        pixel_bytes: what a decoder holds per pixel.
+
     Raises:
-        FilmError: more than MOST_PIXELS pixels, or a side below `min_side` (the reason without the file's name).
+        FilmError: more than MOST_PIXELS pixels or MOST_BYTES, or a side below `min_side` (the reason without the file's
+            name).
     """
-    if height * width > MOST_PIXELS:
-        raise FilmError(f"too large: {width}x{height} pixels; expected at most {MOST_PIXELS:,} in all")
+    most = min(MOST_PIXELS, MOST_BYTES // max(pixel_bytes, 1))
+    if height * width > most:
+        raise FilmError(f"too large: {width}x{height} pixels; expected at most {most:,} in all")
     if min(height, width) < min_side:
         raise FilmError(f"too small: {width}x{height} pixels; expected at least {min_side} a side")
 
@@ -132,12 +144,21 @@ def _to_grey(image: np.ndarray) -> np.ndarray:
     """(h, w), (h, w, 3) BGR or (h, w, 4) BGRA of uint8 or uint16 -> uint8 (h, w)."""
     if image.dtype == np.uint8 and image.ndim == 2:
         return image
-    alpha = image[..., 3] if image.ndim == 3 and image.shape[2] == 4 else None
-    grey = image if image.ndim == 2 else luminance(image[..., 2], image[..., 1], image[..., 0])
-    if alpha is not None:  # on black, so that what is hidden under transparent pixels stays hidden
+    return to_8_bits(image if image.ndim == 2 else np.concatenate([_colour_to_grey(band) for band in _bands(image)]))
+
+
+def _colour_to_grey(image: np.ndarray) -> np.ndarray:
+    grey = luminance(image[..., 2], image[..., 1], image[..., 0])
+    if image.shape[2] == 4:  # on black, so that what is hidden under transparent pixels stays hidden
         opaque = np.iinfo(image.dtype).max
-        grey = ((grey.astype(np.int64) * alpha + opaque // 2) // opaque).astype(image.dtype)
-    return to_8_bits(grey)
+        grey = ((grey.astype(np.int64) * image[..., 3] + opaque // 2) // opaque).astype(image.dtype)
+    return grey
+
+
+def _bands(image: np.ndarray) -> list[np.ndarray]:
+    """The image's rows, some at a time: arithmetic in 64 bits on all of a large film would take gigabytes."""
+    rows = max(1, BAND // image.shape[1])
+    return [image[k:k + rows] for k in range(0, len(image), rows)]
 
 
 def luminance(red: np.ndarray, green: np.ndarray, blue: np.ndarray) -> np.ndarray:
@@ -151,7 +172,8 @@ def to_8_bits(grey: np.ndarray) -> np.ndarray:
     if grey.dtype == np.uint8:
         return grey
     full = (1 << max(8, int(grey.max()).bit_length())) - 1
-    return ((grey.astype(np.int64) * 510 + full) // (2 * full)).astype(np.uint8)  # rounded, half up
+    return np.concatenate([((band.astype(np.int64) * 510 + full) // (2 * full)).astype(np.uint8)  # rounded, half up
+                           for band in _bands(grey)])
 
 
 def _turn(image: np.ndarray, orientation: int) -> np.ndarray:
