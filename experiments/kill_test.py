@@ -137,7 +137,7 @@ def content(path: Path):
     """What of a file must be the same: its bytes, without what tells the time or depends on the place."""
     if path.suffix == ".keras":
         with zipfile.ZipFile(path) as archive:
-            return archive.read("config.json"), arrays_of_h5(archive.read("model.weights.h5"))
+            return without_addresses(json.loads(archive.read("config.json"))), arrays_of_h5(archive.read("model.weights.h5"))
     if path.name == "checkpoint.npz":
         with np.load(path, allow_pickle=False) as arrays:
             state = json.loads(str(arrays["state"]))
@@ -149,10 +149,26 @@ def content(path: Path):
     if path.name == "recipe.json":
         facts = json.loads(path.read_text())
         return {name: value for name, value in facts.items() if name not in ("started", "command")}
-    if path.suffix == ".pb":
-        # TensorFlow writes the graph's entries in any order; the variables beside it are compared byte by byte.
-        return path.stat().st_size > 0
+    if "saved_model" in path.parts and path.suffix != ".json":
+        # TensorFlow writes the graph's entries in any order; the variables are compared array by array.
+        return saved_variables(path.parent) if path.name == "variables.index" else path.stat().st_size > 0
     return path.read_bytes()
+
+
+def without_addresses(value):
+    """A network's description without the numbers by which Keras knows shared objects, which are addresses."""
+    if isinstance(value, dict):
+        return {name: without_addresses(item) for name, item in value.items() if name != "shared_object_id"}
+    return [without_addresses(item) for item in value] if isinstance(value, list) else value
+
+
+def saved_variables(folder: Path) -> list[bytes]:
+    """The arrays of a SavedModel, in an order of their own."""
+    import tensorflow as tf
+
+    reader = tf.train.load_checkpoint(str(folder / "variables"))
+    return sorted(np.asarray(reader.get_tensor(name)).tobytes() for name, dtype in
+                  reader.get_variable_to_dtype_map().items() if dtype != tf.string)
 
 
 def arrays_of_h5(data: bytes) -> dict[str, bytes]:
