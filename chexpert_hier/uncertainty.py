@@ -29,8 +29,8 @@ class Uncertainty(NamedTuple):
 def entropy(p: np.ndarray) -> np.ndarray:
     """Entropy in nats of a finding that is present with probability p; 0 at p = 0 and p = 1.
 
-    >>> entropy([0, 0.5, 1]).round(3).tolist()
-    [0.0, 0.693, 0.0]
+    >>> entropy([0.5, 0.9]).round(3).tolist()
+    [0.693, 0.325]
     """
     p = np.asarray(p, float)
     q = 1.0 - p
