@@ -24,7 +24,7 @@ import pandas as pd
 
 from . import answers, commands, dicom, hierarchy, labels, operating, plausible, uncertainty
 from .errors import InputError
-from .files import locked, write_text
+from .files import locked, remove_leftovers, remove_leftovers_of, write_text
 from .films import FilmError, read_bytes, read_film
 from .members import Member, Saved, Views, open_model, open_run, same_labels
 from .template import Cropper
@@ -386,7 +386,11 @@ def _to_file(args, members, films, ask) -> list[tuple[str, str]]:
     work = args.out.parent / f".{args.out.name}.work"
     asked = json.dumps([[str(m.folder) for m in members], [film.name for film in films], vars(ask["views"]),
                         args.average, str(args.heatmaps)])
-    if (work / "asked.json").exists() and (not args.resume or (work / "asked.json").read_text() != asked):
+    remove_leftovers(work)
+    for path in (args.out, args.out.with_suffix(".skipped.csv")):
+        remove_leftovers_of(path)
+    known = args.resume and (work / "asked.json").exists() and (work / "asked.json").read_text() == asked
+    if not known:
         for old in work.glob("*.csv"):
             old.unlink()
     write_text(work / "asked.json", asked)
@@ -394,7 +398,7 @@ def _to_file(args, members, films, ask) -> list[tuple[str, str]]:
     for start in range(0, len(films), CHUNK):
         done = work / f"{start:09d}.csv"
         part = films[start:start + CHUNK]
-        if not done.exists():
+        if not done.exists() or not done.with_suffix(".skipped").exists():
             table, bad = next(predict_films(members, part, **ask))
             write_text(done.with_suffix(".skipped"), _csv([("Path", "reason"), *bad]))
             write_text(done, table.to_csv(index=False, float_format="%.7g"))

@@ -137,7 +137,8 @@ def content(path: Path):
     """What of a file must be the same: its bytes, without what tells the time or depends on the place."""
     if path.suffix == ".keras":
         with zipfile.ZipFile(path) as archive:
-            return without_addresses(json.loads(archive.read("config.json"))), arrays_of_h5(archive.read("model.weights.h5"))
+            config = json.loads(archive.read("config.json"))
+            return without_addresses(config), arrays_of_h5(archive.read("model.weights.h5"))
     if path.name == "checkpoint.npz":
         with np.load(path, allow_pickle=False) as arrays:
             state = json.loads(str(arrays["state"]))
