@@ -199,7 +199,7 @@ def stage_targets(recipe: Recipe, tree: hierarchy.Tree, films: Films, stage: Sta
 
 def train(recipe: Recipe, tree: hierarchy.Tree, model: keras.Model, films: Films, valid: Films, folder: Path, *,
           resume: bool = False, selftrained: np.ndarray | None = None, tensorboard: bool = False,
-          checkpoint_every: int = 0) -> keras.Model:
+          checkpoint_every: int = 0, seen: Callable[[str, int, np.ndarray], None] | None = None) -> keras.Model:
     """Train `model` through the recipe's stages.
 
     Args:
@@ -214,6 +214,8 @@ def train(recipe: Recipe, tree: hierarchy.Tree, model: keras.Model, films: Films
         tensorboard: also write TensorBoard logs.
         checkpoint_every: also save after every so many batches; 0 saves after epochs only. A stage on features, whose
             epochs take seconds, is saved after epochs.
+        seen: given (stage's name, epoch from 1, p(finding is present) of the validation films (n, labels)) after every
+            epoch.
 
     Returns:
         the same model, trained.
@@ -232,7 +234,7 @@ def train(recipe: Recipe, tree: hierarchy.Tree, model: keras.Model, films: Films
             reset_head(model, recipe.seed + number)
         FREEZE[stage.layers](model)
         _train_stage(recipe, tree, model, films, valid, folder, number, state, selftrained, tensorboard,
-                     checkpoint_every)
+                     checkpoint_every, seen)
         if stage.keep != "last":
             _restore_weights(folder / BEST, model)
         save_model(model, folder / f"{stage.name}.keras")  # before the checkpoint after which it is not written again
@@ -251,7 +253,8 @@ def save_model(model: keras.Model, path: Path) -> None:
         model.save(beside)
 
 
-def _train_stage(recipe, tree, model, films, valid, folder, number, state, selftrained, tensorboard, every) -> None:
+def _train_stage(recipe, tree, model, films, valid, folder, number, state, selftrained, tensorboard, every,
+                 seen) -> None:
     stage = recipe.plan()[number]
     rows, targets = stage_targets(recipe, tree, films, stage, selftrained=selftrained)
     if not len(rows):
@@ -308,6 +311,8 @@ def _train_stage(recipe, tree, model, films, valid, folder, number, state, selft
                                       callbacks=callbacks)
             outputs = _outputs(trained, valid, pieces.size)
         bar.close()
+        if seen is not None:
+            seen(stage.name, epoch + 1, present(outputs))
         row = {"stage": stage.name, "epoch": epoch + 1, "learning_rate": float(trained.optimizer.learning_rate),
                "films": len(rows), "loss": history.history["loss"][-1],
                **_validated(loss, outputs, valid_targets, valid.labels), "seconds": time.monotonic() - began}
@@ -389,6 +394,7 @@ def _compile(trained: keras.Model, stage: Stage, recipe: Recipe, loss: losses.Ma
     network once more takes longer than many a small training (experiments train one network many times)."""
     if (trained.compiled and recipe.precision == "float32" and isinstance(trained.loss, losses.MaskedLoss)
             and trained.loss.get_config() == loss.get_config() and trained.optimizer.built
+            and trained.optimizer.epsilon == stage.epsilon
             and len(trained.optimizer.variables) == 2 * len(trained.trainable_variables) + 2):
         for variable in trained.optimizer.variables[:1] + trained.optimizer.variables[2:]:  # all but the learning rate
             variable.assign(keras.ops.zeros_like(variable))
