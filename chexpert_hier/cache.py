@@ -62,7 +62,7 @@ class Cache:
         if recipe is not None:
             _same_geometry(folder, meta, recipe)
         try:
-            crops = np.load(folder / "crops.npy", mmap_mode="r")
+            crops = np.load(folder / "crops.npy", mmap_mode="r", allow_pickle=False)
             index = pd.read_csv(folder / "index.csv", dtype={"path": str, "patient": str, "sha256": str},
                                 keep_default_na=False, na_values={"score": [""]})
         except (OSError, ValueError) as error:
