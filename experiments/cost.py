@@ -1,0 +1,148 @@
+"""What the full reproduction costs: measured rates -> hours and gigabytes for Table 1 and Table 2.
+
+    python -m experiments.cost --write
+
+Measures, on this machine, decode-and-crop and DenseNet-121's training and inference at 224 pixels. Other networks are
+scaled by their multiply-adds, counted from their layers. Cards that are not at hand are estimated from their published
+rate and an assumed share of it, and named as estimates. Writes docs/cost.md.
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+import numpy as np
+
+from chexpert_hier import commands
+from chexpert_hier.files import write_text
+from experiments.benchmarks import machine
+
+DOCS = Path(__file__).resolve().parents[1] / "docs" / "cost.md"
+TRAIN, VALID, TEST = 191_027, 202, 518  # CheXpert's frontal films (ledger 2.3)
+CONDITIONAL = {"u-ignore": 98_882, "u-zeros": 98_882, "u-ones": 107_475}  # rows of stage 1 (ledger 1.5)
+# Row of Table 1 -> films that go through the whole network in training (5 epochs), and once for stage 2's features.
+EPOCHS, DRAWS = 5, 10
+SIX = ("densenet121", "densenet169", "densenet201", "inceptionresnetv2", "xception", "nasnetlarge")
+# Published dense rates in TFLOP/s and the share of it that is assumed; nothing here was measured on these cards.
+CARDS = {"RTX 2080 Ti, 11 GB, float16 (estimate)": (53.8, 0.15), "H200, bfloat16 (estimate)": (989.0, 0.10)}
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    args.add_argument("--steps", type=int, default=4, help="timed training steps")
+    args.add_argument("--write", action="store_true", help="write docs/cost.md")
+    args = args.parse_args(argv)
+    flops = {arch: multiply_adds(arch) for arch in SIX}
+    crops = crop_rate()
+    train, infer = network_rates(args.steps)
+    text = page(flops, crops, train, infer)
+    print(text)
+    if args.write:
+        write_text(DOCS, text)
+    return 0
+
+
+def multiply_adds(arch: str, image_size: int = 224) -> float:
+    """Multiply-adds of one film's forward pass through the convolutions, in billions."""
+    import keras
+
+    from chexpert_hier.backbones import BACKBONES
+
+    total = 0
+    for layer in BACKBONES[arch].build(image_size).layers:
+        if not isinstance(layer, keras.layers.Conv2D | keras.layers.SeparableConv2D | keras.layers.DepthwiseConv2D):
+            continue
+        places = int(np.prod(layer.output.shape[1:3]))
+        total += places * sum(int(np.prod(weight.shape)) for weight in layer.weights if len(weight.shape) == 4)
+    return total / 1e9
+
+
+def crop_rate(films: int = 400) -> float:
+    """Films per second from 390 x 320 JPEG bytes to crops on all cores."""
+    import cv2
+
+    from chexpert_hier.images import FilmSource
+    from chexpert_hier.template import Cropper
+
+    random = np.random.default_rng(0)
+    grey = cv2.GaussianBlur(random.integers(0, 256, (320, 390), dtype=np.uint8), (0, 0), 6)
+    data = cv2.imencode(".jpg", cv2.normalize(grey, None, 0, 255, cv2.NORM_MINMAX))[1].tobytes()
+    template = np.ascontiguousarray(cv2.resize(grey, (224, 224)))
+    source = FilmSource([data] * films, Cropper("template", template))
+    source(np.arange(16))
+    began = time.perf_counter()
+    source(np.arange(films))
+    return films / (time.perf_counter() - began)
+
+
+def network_rates(steps: int, batch: int = 32) -> tuple[float, float]:
+    """DenseNet-121 at 224: films per second in training and in inference, tracing excluded."""
+    from chexpert_hier import losses, model
+    from chexpert_hier.labels import CHEXPERT_LABELS
+
+    network = model.build_model("densenet121", CHEXPERT_LABELS)
+    network.compile("adam", losses.LOSSES["bce"](), jit_compile=False)
+    films = np.random.default_rng(0).normal(size=(batch, 224, 224, 3)).astype(np.float32)
+    targets = np.zeros((batch, 14), np.float32)
+    rates = []
+    for step in (lambda: network.train_on_batch(films, targets), lambda: network.predict_on_batch(films)):
+        step()
+        seconds = []
+        for _ in range(steps):
+            began = time.perf_counter()
+            step()
+            seconds.append(time.perf_counter() - began)
+        rates.append(batch / float(np.median(seconds)))
+    return rates[0], rates[1]
+
+
+def table1_films() -> tuple[int, int]:
+    """Films through the whole network, forward and back, and forward alone, for the ten rows."""
+    back = forward = 0
+    for base in ("u-ignore", "u-zeros", "u-ones"):
+        rows = 2 if base == "u-ignore" else 4
+        back += EPOCHS * (rows // 2) * (TRAIN + CONDITIONAL[base])
+        forward += (rows // 2) * TRAIN  # features for stage 2 of the conditional rows
+    return back, forward
+
+
+def table2_films() -> tuple[int, int]:
+    """The same for one member of the ensemble, with ten views of the validation and test films."""
+    return EPOCHS * CONDITIONAL["u-ones"], TRAIN + (DRAWS + 1) * (VALID + TEST)
+
+
+def page(flops: dict, crops: float, train: float, infer: float) -> str:
+    """docs/cost.md."""
+    relative = {arch: flops[arch] / flops["densenet121"] for arch in SIX}
+    back1, forward1 = table1_films()
+    back2, forward2 = table2_films()
+    six = sum(relative.values())
+    rates = {f"this machine ({machine()})": (train, infer)}
+    for card, (peak, share) in CARDS.items():
+        per_film = 2 * flops["densenet121"] / 1e3  # TFLOP of a forward pass
+        rates[card] = (peak * share / (3 * per_film), peak * share / per_film)
+    shares = ", ".join(f"{card.partition(',')[0]}: {share:.0%}" for card, (_, share) in CARDS.items())
+    lines = [
+        "# What the full reproduction costs", "",
+        "Made by `python -m experiments.cost --write`. Rates on this machine are measured; those of the two "
+        "cards are **estimates** from their published rate and an assumed share of it "
+        f"({shares}); measure before you plan.", "",
+        f"Films: {TRAIN:,} training frontals, {CONDITIONAL['u-ones']:,} of them in stage 1 under u-ones. Prepared once "
+        f"at {crops:,.0f} films/s on this machine ({TRAIN / crops / 60:.0f} minutes) into "
+        f"{TRAIN * 224 ** 2 / 1e9:.1f} GB. Stage 2 is fitted on features that are computed once.", "",
+        "| network at 224 | billion multiply-adds a film | relative to DenseNet-121 |", "|---|---|---|"]
+    lines += [f"| {arch} | {flops[arch]:.2f} | {relative[arch]:.2f} |" for arch in SIX]
+    lines += ["", "| where | DenseNet-121 training, films/s | inference, films/s | Table 1 (ten rows), hours | "
+              "Table 2 (six members, 10 views), hours |", "|---|---|---|---|---|"]
+    for where, (back, forward) in rates.items():
+        table1 = (back1 / back + forward1 / forward) / 3600
+        table2 = six * (back2 / back + forward2 / forward) / 3600
+        lines.append(f"| {where} | {back:,.1f} | {forward:,.1f} | {table1:,.1f} | {table2:,.1f} |")
+    return "\n".join([
+        *lines, "", "How it grows: linear in films, epochs and rows; with the square of the pixels' side; members by "
+        "the first table; test-time views only with films predicted, not with training. One seed is counted; three cost "
+        "three times as much.", ""])
+
+
+if __name__ == "__main__":
+    raise SystemExit(commands.answer(main))
