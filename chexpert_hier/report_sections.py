@@ -238,8 +238,7 @@ def _paper(run) -> str:
             for label, value in zip(names, published)]
     return html_table(f"This run, and the paper's row “{name}” (Pham et al. 2019, Table 1: DenseNet-121 on CheXpert's "
                       "own validation films, without intervals). The two can be compared only where this run was "
-                      "trained and judged on CheXpert", ["Label", "This run, on its own films",
-                                                         "The paper, CheXpert validation"], rows, narrow=True)
+                      "trained and judged on CheXpert", ["Label", "This run", "The paper"], rows, narrow=True)
 
 
 def _product(run, judged: dict) -> str:

@@ -173,3 +173,16 @@ def test_films_and_their_maps_are_shown(tmp_path):
     films = [image for image in page.images if image["src"].startswith("data:image/jpeg")]
     assert len(films) >= 10 and re.search("probability 0[.]", films[1]["alt"])
     assert "Synthetic films" in " ".join(page.words)
+
+
+@pytest.mark.parametrize("name", recipes.RECIPES)
+def test_every_recipe_has_its_report(name, tmp_path):
+    recipe = recipes.RECIPES[name]
+    names = recipe.outputs or (labels.CHEXPERT_LABELS if recipe.tree != "flat" else labels.CHESTXRAY14_LABELS)
+    run = report.read_run(make_run(tmp_path / "run", recipe, names, recipe.tree), replicates=10)
+    assert run.result.cases.unit == recipe.unit
+    text = report_sections._recipe(run) + report_sections._data(run) + report_sections._unsure_films(run)
+    Page(text)
+    assert recipe.source.split()[-1] in text and ("in 0 fields" not in text)
+    assert bool(report_sections._paper(run)) == (name in ("pham2019", "phantom"))
+    assert bool(run.result.comparisons) == bool(len(run.tree.edges))

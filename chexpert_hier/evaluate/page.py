@@ -42,6 +42,7 @@ color:var(--warn);font-size:.75rem;font-weight:600}
 figure{margin:0}figure img{width:100%;height:auto;display:block}figcaption{font-size:.85rem;color:var(--soft)}
 .wide{max-width:46rem}details{border-top:1px solid var(--line);padding:.5rem 0}summary{cursor:pointer;font-weight:600}
 nav{margin-top:1rem}nav a{color:var(--accent);margin-right:1rem;display:inline-block;padding:.2rem 0}
+@media(max-width:36rem){.wide{overflow-x:auto}.wide img{width:36rem;max-width:none}}
 @media print{details>*{display:block}.scroll{overflow:visible}}
 """
 
@@ -168,7 +169,8 @@ def _flagged(row) -> str:
 
 
 def _ranks(findings: Findings, pictures: Pictures) -> str:
-    parts = [f'<div class="wide">{html_image(pictures.auroc)}</div>']
+    parts = ['<div class="wide" tabindex="0" role="region" aria-label="AUROC and intervals as a picture">'
+             f"{html_image(pictures.auroc)}</div>"]
     for result in findings.results:
         last = len(result.table) - 1
         rows = [(_flagged(row), [with_interval(row.auroc, row.auroc_low, row.auroc_high),
