@@ -106,8 +106,8 @@ def page(table: pd.DataFrame, name: str, learned: int, colour: float) -> str:
     """The table with what it says."""
     lines = [f"# Odd films: what the template match tells ({name})", "",
              f"Template from {learned} training films; films of other patients judged. Flagged: a match below "
-             f"{plausible.LEAST_MATCH}; below {plausible.SUSPECT} where the negative or a turned copy matches better by "
-             f"{plausible.MARGIN}; a colour above {plausible.MOST_COLOUR:g} (real films: at most {colour:.1f}). Named: "
+             f"{plausible.LEAST_MATCH}; below {plausible.SUSPECT} where the negative or a turned copy matches better "
+             f"by {plausible.MARGIN}; a colour above {plausible.MOST_COLOUR:g} (real films: at most {colour:.1f}). Named: "
              "flagged for the right reason. Mirrored films cannot be told this way.", "",
              "| kind | films | flagged | named | match: least | 1 % | 5 % | median | 95 % | 99 % | most |",
              "|---|---|---|---|---|---|---|---|---|---|---|"]

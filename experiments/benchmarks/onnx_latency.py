@@ -70,7 +70,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--write", action="store_true")
     args = parser.parse_args(argv)
     rows = measure(made_up(args.arch), args.batches, args.repeats)
-    lines = ["| films in a batch | TensorFlow, ms | ONNX Runtime, ms | largest difference |", "| --- | --- | --- | --- |"]
+    lines = ["| films in a batch | TensorFlow, ms | ONNX Runtime, ms | largest difference |",
+             "| --- | --- | --- | --- |"]
     lines += [f"| {batch} | {ours:.0f} | {theirs:.0f} | {worst:.0e} |" for batch, ours, theirs, worst in rows]
     report("onnx_latency", f"python -m experiments.benchmarks.onnx_latency --arch {args.arch}",
            f"{args.arch}, 224 x 224, random weights, median of {args.repeats}", lines, rows[0][1] / rows[0][2],
