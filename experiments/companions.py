@@ -153,11 +153,21 @@ def write_facts(out: Path, bench: Bench, base: recipes.Recipe, dataset: Dataset,
     """facts.json: command, machine, date, sizes, recipe, seconds."""
     counts = {split: {"films": len(part), "patients": int(part.films["patient"].nunique())}
               for split in ("train", "valid", "test") for part in [dataset.split(split)]}
-    facts = {"command": ["python", f"experiments/{Path(sys.argv[0]).name}", *sys.argv[1:]],
+    facts = {"command": ["python", f"experiments/{Path(sys.argv[0]).name}", *_plain(sys.argv[1:])],
              "date": time.strftime("%Y-%m-%d"), "machine": f"{os.cpu_count()} cores, {platform.machine()}, "
              f"{platform.system()}", "labels": list(dataset.labels), "films": counts, "recipe": base.to_json(),
              "seconds": bench.seconds, **more}
     write_text(out / "facts.json", json.dumps(facts, indent=1))
+
+
+def _plain(arguments: list[str]) -> list[str]:
+    """The arguments without the places of this machine: folders by their names, no --work and --out."""
+    answer, left_out = [], False
+    for argument in arguments:
+        if not left_out and argument not in ("--work", "--out"):
+            answer.append(Path(argument).name if "/" in argument else argument)
+        left_out = argument in ("--work", "--out")
+    return answer
 
 
 def heading(facts: dict, title: str) -> list[str]:
