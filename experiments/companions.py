@@ -84,7 +84,8 @@ class Bench:
                                   seed=recipe.seed, batchnorm_momentum=recipe.batchnorm_momentum)
         network = self.networks.setdefault((recipe.arch, recipe.built_head, recipe.image_size, train.labels), fresh)
         if network is not fresh:
-            network.set_weights(fresh.get_weights())
+            for variable, start in zip(network.variables, fresh.variables, strict=True):  # dropout's seeds too
+                variable.assign(start)
         folder = self.work / "present"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
