@@ -191,7 +191,7 @@ def _page(facts: dict, rows: pd.DataFrame, differences: pd.DataFrame, sure: pd.D
     lines += ["Labels of training: the phantom's clean truth, which stands for VisualCheXbert's. The epoch is "
               "chosen on one half of the validation patients (lowest validation loss), everything below is measured on "
               "the other half. Mean over seeds. Contradictions: share of films x 20 edges with the parent below and "
-              "the child above 0.5, and with the child above the parent. The last row is another data set and network.", ""]
+              "the child above 0.5, and with the child above the parent. The last row: another data set, network.", ""]
     lines += table(rows, 4)
     lines += ["Differences of AUROC against BCE, paired within seeds; 95 % interval over patients.", ""]
     lines += [*table(differences, 4), "## What helps what", "", *_statements(rows, differences), ""]
