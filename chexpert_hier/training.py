@@ -120,7 +120,7 @@ class _Shown(keras.callbacks.Callback):
 class _WithinEpoch(keras.callbacks.Callback):
     """Save every so many batches, and go on with the running loss of the batches that were done before."""
 
-    def __init__(self, save: Callable[[int], None], every: int, pieces: int, done: int, total: int,
+    def __init__(self, save: Callable[[keras.Model, int], None], every: int, pieces: int, done: int, total: int,
                  running: list[np.ndarray]):
         super().__init__()
         self.save, self.every, self.pieces, self.done, self.total = save, every, pieces, done, total
@@ -134,7 +134,7 @@ class _WithinEpoch(keras.callbacks.Callback):
         number, rest = divmod(batch + 1, self.pieces)
         number += self.done
         if self.every and not rest and number % self.every == 0 and number < self.total:
-            self.save(number)
+            self.save(self.model, number)  # asking for the model makes JAX write its state back into it
 
 
 @dataclass
@@ -248,9 +248,13 @@ def train(recipe: Recipe, tree: hierarchy.Tree, model: keras.Model, films: Films
 
 
 def save_model(model: keras.Model, path: Path) -> None:
-    """Write a `.keras` file whole or not at all."""
+    """Write a `.keras` file whole or not at all: layers and weights, without optimizer and loss.
+
+    Those would depend on whether this process trained the model or took it over finished.
+    """
+    plain = keras.Model(model.input, model.output, name=model.name)
     with written_whole(path) as beside:
-        model.save(beside)
+        plain.save(beside)
 
 
 def _train_stage(recipe, tree, model, films, valid, folder, number, state, selftrained, tensorboard, every,
@@ -284,7 +288,7 @@ def _train_stage(recipe, tree, model, films, valid, folder, number, state, selft
         bar = Bar(f"{stage.name} epoch {epoch + 1}/{stage.epochs}", len(rows), done=len(rows) - len(left))
         bar.quiet |= on_features  # its epochs take a second
 
-        def save(batch, trained=trained, began=began):
+        def save(trained, batch, began=began):
             state.batch, state.seconds = batch, time.monotonic() - began
             _save_checkpoint(folder / CHECKPOINT, model, trained.optimizer, state, _running_loss(trained))
 

@@ -24,6 +24,7 @@ import tempfile
 import time
 import zipfile
 from datetime import date
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +36,7 @@ PAGE = Path(__file__).parents[1] / "docs" / "faults.md"
 # How many of every 20 faults a command gets; what runs longest has the most moments.
 SHARES = {"run": 8, "prepare": 4, "predict": 3, "evaluate": 2, "export": 3}
 QUICK = ("--recipe", "phantom", "--arch", "tiny", "--image-size", "32", "--epochs", "2", "--batch-size", "8", "--set",
-         "template_films=20", "--deterministic", "--checkpoint-every", "2", "--quiet")
+         "template_films=20", "--deterministic", "--checkpoint-every", "2", "--no-export", "--quiet")
 LIMIT = 1500  # seconds after which a command counts as hanging
 
 
@@ -254,22 +255,23 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     began, random, results = time.monotonic(), np.random.default_rng(args.seed), []
     names = [name for name, share in SHARES.items() for _ in range(share) if name in args.only]
+    random.shuffle(names)
+    command = "python -m experiments.kill_test " + " ".join(sys.argv[1:] if argv is None else argv)
     with tempfile.TemporaryDirectory(prefix="kill_test_") as home:
         place = Place(Path(home))
-        for number in range(args.kills):
-            results.append(disturb(place, names[number % len(names)] if args.kills >= len(names)
-                                   else str(random.choice(names)), number, random.uniform(0, 1), signal.SIGKILL))
-        for number in range(args.interrupts):
-            # The first share is Python importing the command, before it can answer for anything.
-            results.append(disturb(place, args.only[number % len(args.only)], number, random.uniform(0.35, 0.95),
-                                   signal.SIGINT))
+        faults = [partial(disturb, place, names[number % len(names)], number, random.uniform(0, 1), signal.SIGKILL)
+                  for number in range(args.kills)]
+        # The first share is Python importing the command, before it can answer for anything.
+        faults += [partial(disturb, place, args.only[number % len(args.only)], number, random.uniform(0.35, 0.95),
+                           signal.SIGINT) for number in range(args.interrupts)]
         if "run" in args.only:
-            results += [full_disk(place, 64, False), full_disk(place, 64, True), second_run(place)]
-        command = "python -m experiments.kill_test " + " ".join(sys.argv[1:] if argv is None else argv)
-        text = page(results, command.strip(), time.monotonic() - began)
-    print(text)
-    if args.write:
-        PAGE.write_text(text, encoding="utf-8")
+            faults += [partial(full_disk, place, 64, False), partial(full_disk, place, 64, True),
+                       partial(second_run, place)]
+        for fault in faults:
+            results.append(fault())
+            if args.write:  # after each, so that a table is there when this script is stopped itself
+                PAGE.write_text(page(results, command.strip(), time.monotonic() - began), encoding="utf-8")
+    print(page(results, command.strip(), time.monotonic() - began))
     return int(any(result["wrong"] for result in results))
 
 

@@ -91,8 +91,8 @@ def main(argv: list[str] | None = None) -> int:
               f"{args.repeats} repeats; times faster: {ratio:.2f} ({low:.2f} to {high:.2f}). The two ends differ by "
               f"{worst:.1e} at most, weights that moved by {moved:.1e} (expected: at most 1e-5 apart)."]
     report("stage2", "python -m experiments.benchmarks.stage2 " + " ".join(sys.argv[1:] if argv is None else argv),
-           "noise films (the time does not depend on pixels)", lines, ratio, (keras.backend.backend(), "keras", "numpy"),
-           args.write)
+           "noise films (the time does not depend on pixels)", lines, ratio,
+           (keras.backend.backend(), "keras", "numpy"), args.write)
     return int(worst > 1e-5)
 
 

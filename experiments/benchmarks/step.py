@@ -145,8 +145,8 @@ def main(argv: list[str] | None = None) -> int:
     ratios = {what: spread(np.divide(seconds["PyTorch", what], seconds["ours", what]))
               for what in ("training step", "inference")}
     lines += ["", f"DenseNet-121, {systems['ours'][2]:,} parameters, {args.image_size} pixels, batch "
-              f"{args.batch_size}, {args.precision}, XLA {'on' if args.xla else 'off'}, {args.repeats} repeats, one after "
-              "the other in each. "
+              f"{args.batch_size}, {args.precision}, XLA {'on' if args.xla else 'off'}, {args.repeats} repeats, "
+              "one after the other in each. "
               + "; ".join(f"{what}: PyTorch's time to ours {middle:.2f} ({low:.2f} to {high:.2f})"
                           for what, (middle, low, high) in ratios.items()) + ". The ratio is that of training."]
     import keras
