@@ -18,15 +18,57 @@ def as_text(value) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def test_the_deviations_table_states_the_defaults_of_the_code():
-    found = re.findall(r"`([a-z0-9_.]+) = ([^`]*)`", DEVIATIONS.read_text(encoding="utf-8"))
-    assert len(found) > 25
-    for name, stated in found:
-        place, dot, field = name.rpartition(".")
-        owner = {stage.name: stage for stage in recipes.PHAM2019.stages}[place] if dot else recipes.PHAM2019
-        value = getattr(owner, field)
-        same = float(stated) == value if isinstance(value, float) else as_text(value) == stated.strip()
-        assert same, f"docs/deviations.md says {name} = {stated}, the recipe says {value!r}"
+def stated() -> list[tuple[str, str, str]]:
+    """(recipe, field, value) of every entry with an equals sign; a section's heading names its recipe."""
+    sections = re.split(r"^## Recipe `([^`]+)`$", DEVIATIONS.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return [(recipe, *entry) for recipe, text in zip(sections[1::2], sections[2::2])
+            for entry in re.findall(r"`([a-z0-9_.]+) = ([^`]*)`", text)]
+
+
+def test_every_recipe_but_the_scaled_down_one_has_its_section():
+    assert {recipe for recipe, _, _ in stated()} == set(recipes.RECIPES) - {"phantom"}
+    assert len(stated()) > 55
+
+
+@pytest.mark.parametrize(("recipe", "name", "value"), stated())
+def test_the_deviations_tables_state_the_defaults_of_the_code(recipe, name, value):
+    recipe = recipes.RECIPES[recipe]
+    place, dot, field = name.rpartition(".")
+    owner = {stage.name: stage for stage in recipe.stages}[place] if dot else recipe
+    ours = getattr(owner, field)
+    same = float(value) == ours if isinstance(ours, float) else as_text(ours) == value.strip()
+    assert same, f"docs/deviations.md says {name} = {value}, the recipe says {ours!r}"
+
+
+def test_three_classes_bring_their_own_head_and_loss_to_every_recipe():
+    recipe = replace(recipes.PHAM2019, policy="u-multiclass+ct")
+    assert recipe.built_head == "three-class"
+    assert [stage.loss for stage in recipe.plan()] == ["three_class+unweighted"] * 2
+    assert [stage.loss for stage in recipes.CHEXPERTNET.plan()] == ["three_class"]
+    assert recipes.PHAM2019.built_head == "dense"
+
+
+@pytest.mark.parametrize(("recipe", "changes", "hint"), [
+    ("chexpertnet", {"policy": "u-ones"}, "u-multiclass"), ("hbce", {"policy": "u-multiclass"}, "head"),
+    ("pham2019", {"policy": "u-multiclass+ct", "ct_rows": "chen"}, "chen"),
+    ("chexpertnet", {"fair_frontal": True}, "frontal"), ("chexnet", {"split": "given"}, "official"),
+    ("chexnet", {"judged": "train"}, "test")])
+def test_what_does_not_go_together_is_one_line(recipe, changes, hint):
+    with pytest.raises(InputError, match=hint) as error:
+        replace(recipes.RECIPES[recipe], **changes)
+    assert "\n" not in str(error.value)
+
+
+def test_the_companions_plans():
+    plans = {name: recipes.RECIPES[name].plan() for name in ("chexnet", "chexnet-pneumonia", "chexpertnet", "hbce")}
+    assert {name: len(plan) for name, plan in plans.items()} == dict.fromkeys(plans, 1)
+    assert [plan[0].loss for plan in plans.values()] == [
+        "bce_sum", "weighted_bce", "three_class", "hbce_literal+data-driven"]
+    assert [(plan[0].batch_size, plan[0].learning_rate) for plan in plans.values()] == [
+        (16, 1e-3), (16, 1e-3), (16, 1e-4), (16, 1e-4)]
+    assert not any(recipes.RECIPES[name].chain for name in plans)
+    assert recipes.HBCE.outputs[14:] == ("Uncertain", "Abnormal", "Cardiac", "Fluid Accumulation",
+                                         "Missing Lung Tissue", "Opacity", "Other")
 
 
 def test_without_conditional_training_only_the_first_stage_is_trained_and_sees_all_rows():
