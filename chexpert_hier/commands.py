@@ -37,7 +37,7 @@ def answer(main: Callable[[list[str] | None], int | None], argv: list[str] | Non
 
 
 def import_keras():
-    """Import Keras and its backend, and find the devices, without the notes that TensorFlow's C++ code prints meanwhile.
+    """Import Keras and its backend, and find the devices, without the notes that TensorFlow's C++ code prints.
 
     Those notes (no CUDA found, which instructions the processor has) go past Python's logging straight to file
     descriptor 2. What goes wrong still raises.

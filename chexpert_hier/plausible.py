@@ -1,7 +1,8 @@
 """Films that are not what they seem: a cheap look that flags them and never changes an answer.
 
 The match with the mean chest (`template.Cropper`) is known anyway; only where it is rather low, the negative and the
-turned film are matched too, to say why. Thresholds are measured on real films: experiments/plausibility.py and its results.
+turned film are matched too, to say why. Thresholds are measured on real films:
+experiments/plausibility.py and its results.
 """
 
 import cv2

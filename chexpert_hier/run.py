@@ -90,7 +90,7 @@ def main(argv: list[str] | None = None) -> int:
     _check_out(out, args.resume)
     with locked(out):
         remove_leftovers(out)
-        _run(args, settings, out)
+        _run(args, settings, out, sys.argv[1:] if argv is None else argv)
     return 0
 
 
@@ -204,7 +204,7 @@ def read_facts(run: Path) -> dict:
         raise InputError(f"{path}: cannot be read ({error})") from error
 
 
-def _run(args: argparse.Namespace, settings: dict, out: Path) -> None:
+def _run(args: argparse.Namespace, settings: dict, out: Path, argv: list[str]) -> None:
     """All steps; each says what it does and leaves its files in `out`."""
     dataset = _data(args, settings, out)
     recipe = settings["recipe"]
@@ -218,7 +218,7 @@ def _run(args: argparse.Namespace, settings: dict, out: Path) -> None:
     source = _source(args, recipe, dataset, out, backbones.BACKBONES[recipe.arch].native)
     train, valid, judged = source.films("train"), source.films("valid"), _judged(recipe, source)
     if not (out / "recipe.json").exists():  # a resumed run keeps its own
-        write_text(out / "recipe.json", json.dumps(_facts(args, settings, source), indent=1))
+        write_text(out / "recipe.json", json.dumps(_facts(args, settings, source, argv), indent=1))
     write_text(out / "split.csv", source.dataset.films[["path", "patient", "study", "split"]].to_csv(index=False))
     network = model.build_model(recipe.arch, train.labels, recipe.weights, recipe.image_size, recipe.built_head,
                                 seed=recipe.seed, batchnorm_momentum=recipe.batchnorm_momentum)
@@ -229,7 +229,10 @@ def _run(args: argparse.Namespace, settings: dict, out: Path) -> None:
     _evaluate(recipe, tree, judged, answers, out)
     if not args.no_export:
         _export(out, judged, answers)
-    print(f"run folder: {out}")
+    from . import report
+
+    report.write(out)
+    print(f"run folder: {out}\nreport: {out / 'report.html'}")
 
 
 def _data(args: argparse.Namespace, settings: dict, out: Path) -> datasets.Dataset:
@@ -320,7 +323,7 @@ def _selftrained(args, recipe, train):
     return datasets.read_predictions(args.selftrained, train.keys, train.labels)
 
 
-def _facts(args: argparse.Namespace, settings: dict, source) -> dict:
+def _facts(args: argparse.Namespace, settings: dict, source, argv: list[str]) -> dict:
     """What recipe.json says: all that later commands need to know of this run."""
     recipe, dataset = settings["recipe"], source.dataset
     counts = {split: {"films": len(part), "studies": int(part.films[["patient", "study"]].drop_duplicates().shape[0]),
@@ -336,7 +339,7 @@ def _facts(args: argparse.Namespace, settings: dict, source) -> dict:
                      **{name: importlib.metadata.version(name) for name in
                         ("keras", "numpy", "pandas", "scikit-learn")}, "backend": _backend()},
         "options": {name: str(value) if isinstance(value := getattr(args, name), Path) else value for name in OPTIONS},
-        "command": sys.argv[1:], "started": datetime.datetime.now().isoformat(timespec="seconds"),
+        "command": [str(part) for part in argv], "started": datetime.datetime.now().isoformat(timespec="seconds"),
     }
 
 

@@ -139,8 +139,9 @@ def page(flops: dict, crops: float, train: float, infer: float) -> str:
         table2 = six * (back2 / back + forward2 / forward) / 3600
         lines.append(f"| {where} | {back:,.1f} | {forward:,.1f} | {table1:,.1f} | {table2:,.1f} |")
     return "\n".join([
-        *lines, "", "How it grows: linear in films, epochs and rows; with the square of the pixels' side; members by "
-        "the first table; test-time views only with films predicted, not with training. One seed is counted; three cost "
+        *lines, "",
+        "How it grows: linear in films, epochs and rows; with the square of the pixels' side; members by the first "
+        "table; test-time views only with films predicted, not with training. One seed is counted; three cost "
         "three times as much.", ""])
 
 

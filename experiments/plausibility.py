@@ -107,8 +107,8 @@ def page(table: pd.DataFrame, name: str, learned: int, colour: float) -> str:
     lines = [f"# Odd films: what the template match tells ({name})", "",
              f"Template from {learned} training films; films of other patients judged. Flagged: a match below "
              f"{plausible.LEAST_MATCH}; below {plausible.SUSPECT} where the negative or a turned copy matches better "
-             f"by {plausible.MARGIN}; a colour above {plausible.MOST_COLOUR:g} (real films: at most {colour:.1f}). Named: "
-             "flagged for the right reason. Mirrored films cannot be told this way.", "",
+             f"by {plausible.MARGIN}; a colour above {plausible.MOST_COLOUR:g} (real films: at most {colour:.1f}). "
+             "Named: flagged for the right reason. Mirrored films cannot be told this way.", "",
              "| kind | films | flagged | named | match: least | 1 % | 5 % | median | 95 % | 99 % | most |",
              "|---|---|---|---|---|---|---|---|---|---|---|"]
     for row in table.itertuples(index=False):

@@ -16,7 +16,8 @@ from chexpert_hier import evaluate, hierarchy, phantom
 QUICK = ("--recipe", "phantom", "--arch", "tiny", "--image-size", "32", "--epochs", "1", "--set", "template_films=20",
          "--quiet")
 FILES = {"recipe.json", "split.csv", "template.png", "log.csv", "stage1.keras", "model.keras", "predictions.csv",
-         "conditional.csv", "truth.csv", "evaluation.csv", "evaluation.json", "evaluation.html", "saved_model"}
+         "conditional.csv", "truth.csv", "evaluation.csv", "evaluation.json", "evaluation.html", "report.html",
+         "saved_model"}
 
 
 def command(module: str, *arguments, home: Path, code: int = 0) -> subprocess.CompletedProcess:
