@@ -408,8 +408,9 @@ def _export(out: Path, valid, answers: pd.DataFrame) -> None:
     films = range(0, len(valid), max(1, len(valid) // CHECKED_FILMS))
     worst = export.check(out / "saved_model", [valid.dataset.files[k] for k in films],
                          answers[list(valid.labels)].to_numpy()[list(films)])
-    log.info("reloaded in TensorFlow: %d films give the run's own probabilities (largest difference %.1g)", len(films),
-             worst)
+    if worst == worst:
+        log.info("reloaded in TensorFlow: %d films give the run's own probabilities (largest difference %.1g)",
+                 len(films), worst)
 
 
 if __name__ == "__main__":
