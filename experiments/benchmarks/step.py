@@ -138,7 +138,8 @@ def main(argv: list[str] | None = None) -> int:
                 work()
                 if repeat >= 0:
                     seconds[name, what].append(clock() - began)
-    lines = [f"| what | system | ms a batch ({args.clock} time), median (quartiles) | films/s |", "| --- | --- | --- | --- |"]
+    lines = [f"| what | system | ms a batch ({args.clock} time), median (quartiles) | films/s |",
+             "| --- | --- | --- | --- |"]
     for (name, what), values in seconds.items():
         middle, low, high = spread(1e3 * np.array(values))
         rate = 1e3 * args.batch_size / middle

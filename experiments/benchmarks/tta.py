@@ -54,7 +54,8 @@ def main(argv: list[str] | None = None) -> int:
             seconds[name].append(clock() - began)
     theirs, ours = (np.array(seconds[name]) for name in systems)
     ratio, low, high = spread(ours / theirs)
-    lines = [f"| system | seconds ({args.clock} time), median (quartiles) | films a second and draw |", "| --- | --- | --- |"]
+    lines = [f"| system | seconds ({args.clock} time), median (quartiles) | films a second and draw |",
+             "| --- | --- | --- |"]
     for name, values in seconds.items():
         middle, first, third = spread(values)
         lines.append(f"| {name} | {middle:.2f} ({first:.2f} to {third:.2f}) | {DRAWS * args.films / middle:.1f} |")
