@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from companions import HERE, Bench, bootstrap, heading, interval, read, table, write_facts
+from companions import HERE, NIH, Bench, bootstrap, heading, interval, read, table, write_facts
 
 from chexpert_hier import commands, recipes
 from chexpert_hier.files import write_text, written_whole
@@ -100,13 +100,13 @@ def tables(out: Path, scores: Path | None) -> None:
         rows = rows.merge(found.drop(columns="films"), on="finding")
         gap = (found["reproduction, published"] - found["reproduction, ours"]).abs().max()
         notes.append(f"- The evaluation half: {int(found['films'].iloc[0]):,} scores of a published reproduction give "
-                     f"its own 14 AUROCs to {gap:.1g}; mean {found['reproduction, ours'].mean():.6f}. `low` and `high` "
+                     f"its own 14 AUROCs {'exactly' if gap == 0 else f'to {gap:.1g}'}; mean {found['reproduction, ours'].mean():.6f}. `low` and `high` "
                      "are the 95 % interval over patients.")
     mean = rows.drop(columns=["finding", "low", "high"], errors="ignore").mean(numeric_only=True)
     rows = pd.concat([rows, pd.DataFrame([{"finding": "mean of 14", **mean}])], ignore_index=True)
     write_text(out / "table.csv", rows.to_csv(index=False, float_format="%.4f"))
     page = "\n".join([*lines, *table(rows, 4), *notes, "- The paper's split is a random one by patient, not "
-                      "comparable with numbers on the official lists.", ""])
+                      "comparable with numbers on the official lists.", NIH, ""])
     write_text(out / "README.md", page)
     print(page)
 

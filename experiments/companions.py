@@ -24,6 +24,8 @@ from chexpert_hier.files import write_text, written_whole
 
 HERE = Path(__file__).parent
 REPLICATES = 1000
+NIH = ("- The NIH films: Wang et al., ChestX-ray8, CVPR 2017, https://nihcc.app.box.com/v/ChestXray-NIHCC; the NIH "
+       "Clinical Center provided the data.")
 
 
 @dataclass

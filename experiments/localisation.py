@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from companions import HERE, Bench, heading, read, table, write_facts
+from companions import HERE, NIH, Bench, heading, read, table, write_facts
 
 from chexpert_hier import commands, localise, phantom, recipes
 from chexpert_hier.chestxray14 import read_boxes
@@ -182,7 +182,7 @@ def tables(out: Path) -> None:
         boxes = pd.read_csv(out / "nih.csv", dtype={"patient": str})
         lines += ["## NIH boxes", "", f"{len(boxes)} boxed finding(s) on validation films: far too few to say "
                   "anything; shown because the path from film to box is the same.", "",
-                  *table(boxes.drop(columns="patient"))]
+                  *table(boxes.drop(columns="patient")), NIH, ""]
     write_text(out / "README.md", "\n".join(lines))
     print("\n".join(lines))
 
