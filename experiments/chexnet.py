@@ -99,9 +99,10 @@ def tables(out: Path, scores: Path | None) -> None:
         found = pd.read_csv(out / "scores.csv")
         rows = rows.merge(found.drop(columns="films"), on="finding")
         gap = (found["reproduction, published"] - found["reproduction, ours"]).abs().max()
+        close = "exactly" if gap == 0 else f"to {gap:.1g}"
         notes.append(f"- The evaluation half: {int(found['films'].iloc[0]):,} scores of a published reproduction give "
-                     f"its own 14 AUROCs {'exactly' if gap == 0 else f'to {gap:.1g}'}; mean {found['reproduction, ours'].mean():.6f}. `low` and `high` "
-                     "are the 95 % interval over patients.")
+                     f"its own 14 AUROCs {close}; mean {found['reproduction, ours'].mean():.6f}. `low` and "
+                     "`high` are the 95 % interval over patients.")
     mean = rows.drop(columns=["finding", "low", "high"], errors="ignore").mean(numeric_only=True)
     rows = pd.concat([rows, pd.DataFrame([{"finding": "mean of 14", **mean}])], ignore_index=True)
     write_text(out / "table.csv", rows.to_csv(index=False, float_format="%.4f"))
