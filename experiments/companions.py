@@ -21,6 +21,7 @@ from chexpert_hier import hierarchy, recipes, sources
 from chexpert_hier.datasets import Dataset, require_films
 from chexpert_hier.evaluate.ranking import Ranks, resamples
 from chexpert_hier.files import write_text, written_whole
+from chexpert_hier.phantom import GENERATOR_VERSION
 
 HERE = Path(__file__).parent
 REPLICATES = 1000
@@ -159,7 +160,7 @@ def write_facts(out: Path, bench: Bench, base: recipes.Recipe, dataset: Dataset,
     facts = {"command": ["python", f"experiments/{Path(sys.argv[0]).name}", *_plain(sys.argv[1:])],
              "date": time.strftime("%Y-%m-%d"), "machine": f"{os.cpu_count()} cores, {platform.machine()}, "
              f"{platform.system()}", "labels": list(dataset.labels), "films": counts, "recipe": base.to_json(),
-             "seconds": bench.seconds, **more}
+             "seconds": bench.seconds, "phantom_generator": GENERATOR_VERSION, **more}
     write_text(out / "facts.json", json.dumps(facts, indent=1))
 
 
