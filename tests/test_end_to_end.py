@@ -168,3 +168,14 @@ def test_the_first_command_of_the_readme_reaches_what_it_promises(home):
     table = pd.read_csv(home / "first" / "evaluation.csv").set_index("label")
     assert len(pd.read_csv(home / "first" / "predictions.csv")) >= 300
     assert table.loc["mean of five", "auroc"] >= 0.75
+
+
+@pytest.mark.slow
+def test_a_run_is_repeated_bit_for_bit(data, home):
+    command("run", *QUICK, "--data", data, "--deterministic", "--no-export", "--out", home / "first-time", home=home)
+    command("run", "--like", home / "first-time", "--no-export", "--out", home / "second-time", "--quiet", home=home)
+    names = ("predictions.csv", "conditional.csv", "split.csv", "template.png", "evaluation.csv")
+    assert [(home / "first-time" / name).read_bytes() for name in names] == [
+        (home / "second-time" / name).read_bytes() for name in names]
+    facts = [json.loads((home / name / "recipe.json").read_text()) for name in ("first-time", "second-time")]
+    assert facts[0]["options"] == facts[1]["options"] and facts[1]["options"]["deterministic"]
