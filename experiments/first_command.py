@@ -35,11 +35,11 @@ def main(argv: list[str] | None = None) -> int:
         table, log = pd.read_csv(run / "evaluation.csv"), pd.read_csv(run / "log.csv")
         films = pd.read_csv(run / "split.csv")["split"].value_counts()
     lines = ["# The README's first command", "",
-             f"`python {' '.join(COMMAND)}`, {time.strftime('%Y-%m-%d')}, {os.cpu_count()} cores {platform.machine()}, no "
-             f"GPU: {seconds / 60:.1f} minutes from start to end, drawing the films included, installation not.",
+             f"`python {' '.join(COMMAND)}`, {time.strftime('%Y-%m-%d')}, {os.cpu_count()} cores {platform.machine()}, "
+             f"no GPU: {seconds / 60:.1f} minutes from start to end, drawing the films included, installation not.",
              f"{films['train']:,} training and {films['valid']:,} validation films, all synthetic; "
-             f"{', '.join(f'{stage} {len(part)} epochs' for stage, part in log.groupby('stage'))}. These numbers say that "
-             "the method works end to end, and nothing about real films.", "",
+             f"{', '.join(f'{stage} {len(part)} epochs' for stage, part in log.groupby('stage'))}. These numbers say "
+             "that the method works end to end, and nothing about real films.", "",
              "| label | AUROC | 95 % interval | positives | negatives |", "|---|---|---|---|---|"]
     lines += [f"| {row.label} | {row.auroc:.3f} | {row.auroc_low:.3f} to {row.auroc_high:.3f} | {row.positives:.0f} | "
               f"{row.negatives:.0f} |" for row in table.itertuples()]
