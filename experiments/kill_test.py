@@ -222,8 +222,8 @@ def second_run(place: Place) -> dict:
     return {"fault": "second run into the same folder", "command": "run", "hit": code == 2, "wrong": wrong}
 
 
-def page(results: list[dict], command: str, seconds: float) -> str:
-    """docs/faults.md."""
+def page(results: list[dict], planned: int, command: str, seconds: float) -> str:
+    """docs/faults.md; says so where not all planned faults have been tried yet."""
     lines = ["# Faults tried, and what was lost", "",
              "Made by `experiments/kill_test.py`; what it compares, and how, stands at its top. \"Hit\" are those that "
              "had not finished before the fault.", "",
@@ -241,6 +241,8 @@ def page(results: list[dict], command: str, seconds: float) -> str:
         lines.append(f"| {fault} | {name} | {len(group)} | {sum(r['hit'] for r in group)} | {good} of {len(group)} | "
                      f"{'nothing' if fault.startswith('second') else lost} |")
     wrong = [f"* {r['fault']}, {r['command']}: {text}" for r in results for text in r["wrong"]]
+    if len(results) < planned:
+        lines += ["", f"Not finished: {len(results)} of {planned} planned faults."]
     return "\n".join([*lines, *(["", "What differed:", "", *wrong] if wrong else []), ""])
 
 
@@ -270,8 +272,8 @@ def main(argv: list[str] | None = None) -> int:
         for fault in faults:
             results.append(fault())
             if args.write:  # after each, so that a table is there when this script is stopped itself
-                PAGE.write_text(page(results, command.strip(), time.monotonic() - began), encoding="utf-8")
-    print(page(results, command.strip(), time.monotonic() - began))
+                PAGE.write_text(page(results, len(faults), command.strip(), time.monotonic() - began), encoding="utf-8")
+    print(page(results, len(faults), command.strip(), time.monotonic() - began))
     return int(any(result["wrong"] for result in results))
 
 
