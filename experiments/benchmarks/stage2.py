@@ -51,7 +51,7 @@ def main(argv: list[str] | None = None) -> int:
     loss = training.losses.BCE()
     for trained in (network, head):
         trained.compile(keras.optimizers.Adam(RATE), loss, jit_compile=False)
-    begin, begin_head = network.get_weights(), head.get_weights()
+    begin, begin_head = ([np.array(value) for value in trained.get_weights()] for trained in (network, head))
 
     def stream(rows, truth=None):
         return images.stream(images.Batches(crops, rows, BATCH, images.IMAGENET, args.image_size, truth))
@@ -82,7 +82,7 @@ def main(argv: list[str] | None = None) -> int:
             began = clock()
             work()
             seconds[name].append(clock() - began)
-            ends.append(head.get_weights())
+            ends.append([np.array(value) for value in head.get_weights()])  # copies: both share the variables
         worst = max(float(np.abs(a - b).max()) for a, b in zip(*ends))
         moved = max(float(np.abs(a - b).max()) for a, b in zip(ends[0], begin_head))
     ratio, low, high = spread(np.divide(*seconds.values()))
