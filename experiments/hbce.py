@@ -230,7 +230,7 @@ def _same_path(facts: dict) -> list[str]:
             apart = next((k for k, (a, b) in enumerate(zip(ours, plain)) if a[1] != b[1]), len(plain))
             told.append(f"{name}, seed {seed}: {rates + 1} and {apart + 1}")
     return ["- The literal penalty has gradient zero: it trains as BCE does, number for number, until the loss it "
-            "reports moves the plateau schedule. Its difference from BCE is that schedule's and that of the epoch kept. "
+            "reports moves the plateau schedule. Its difference from BCE is that schedule's and the kept epoch's. "
             "First epoch with another rate than BCE's, and with another validation AUROC (one more than there are "
             "epochs: never): " + "; ".join(told) + "."]
 
