@@ -48,6 +48,7 @@ def parser() -> argparse.ArgumentParser:
     answer.add_argument("--seeds", type=int, default=3)
     answer.add_argument("--patients", type=int, default=900, help="training patients of the phantom")
     answer.add_argument("--valid-patients", type=int, default=1600)
+    answer.add_argument("--noise", type=float, default=1.0, help="label noise of the phantom, 1 = as in CheXpert")
     answer.add_argument("--phantom-seed", type=int, default=21)
     answer.add_argument("--work", type=Path, default=HERE / "work" / "companions")
     answer.add_argument("--out", type=Path, default=HERE / "results" / "chexpertnet")
@@ -75,8 +76,9 @@ def base_recipe(args: argparse.Namespace) -> recipes.Recipe:
 def _train_all(args: argparse.Namespace) -> None:
     bench, base = Bench(args.work), base_recipe(args)
     settings = {"patients": args.patients, "valid_patients": args.valid_patients, "seed": args.phantom_seed,
-                "laterals": True, "most_studies": 3}
-    data, made, judged = bench.phantom(**settings), {}, read(base, bench.phantom(**settings)).split("valid")
+                "laterals": True, "most_studies": 3, "report_noise": args.noise}
+    data, made = bench.phantom(**settings), {}
+    judged = read(base, data).split("valid")
     arrays = {"truth": np.nan_to_num(judged.raw).astype(np.int8), "patients": judged.films["patient"].to_numpy(str),
               "lateral": (judged.films["view"] == "Lateral").to_numpy()}
     counts = {}

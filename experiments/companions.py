@@ -4,6 +4,7 @@ One network per architecture and head is traced and used for all runs of a proce
 anew. A run's file appears whole, so that a stopped experiment goes on where it was.
 """
 
+import hashlib
 import json
 import os
 import platform
@@ -38,9 +39,14 @@ class Bench:
     seconds: dict = field(default_factory=dict)
 
     def phantom(self, **settings) -> Path:
-        """The experiment's synthetic films, drawn if they are not there."""
+        """The experiment's synthetic films, drawn if they are not there.
+
+        From then on the work folder is one of these films' own, so that other films never meet runs of these.
+        """
         from chexpert_hier import phantom
 
+        text = json.dumps({**settings, "generator": GENERATOR_VERSION}, sort_keys=True)
+        self.work = self.work / hashlib.sha256(text.encode()).hexdigest()[:8]
         return phantom.ensure(self.work / "phantom", **settings)
 
     def source(self, dataset: Dataset, recipe: recipes.Recipe):

@@ -60,7 +60,7 @@ def base_recipe(args: argparse.Namespace) -> recipes.Recipe:
 def _train_all(args: argparse.Namespace) -> None:
     bench, base = Bench(args.work), base_recipe(args)
     settings = {"patients": args.patients, "valid_patients": args.valid_patients, "seed": args.phantom_seed,
-                "laterals": True, "most_studies": 3}
+                "laterals": True, "most_studies": 3, "report_noise": 1.0}
     dataset = read(base, bench.phantom(**settings))
 
     def measured(network, source):
