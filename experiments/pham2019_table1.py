@@ -75,6 +75,7 @@ def parser() -> argparse.ArgumentParser:
     answer.add_argument("--patients", type=int, default=PHANTOM["patients"], help="training patients of the phantom")
     answer.add_argument("--work", type=Path, default=HERE / "work" / "table1", help="finished runs, crops, the phantom")
     answer.add_argument("--out", type=Path, default=HERE / "results" / "pham2019_table1")
+    answer.add_argument("--collect", action="store_true", help="train nothing more; put together what is finished")
     answer.add_argument("--tables-only", action="store_true", help="compute the tables from the raw outputs again")
     return answer
 
@@ -87,7 +88,7 @@ def _train_all(args: argparse.Namespace) -> None:
     runs = plan(base, args.large)
     chosen = [name for name in runs if not args.rows or name in args.rows]
     seconds, networks, source = {}, {}, None
-    for seed in range(args.seeds):
+    for seed in range(args.seeds if not args.collect else 0):
         for name in chosen:
             done = args.work / "runs" / f"{name.replace(', ', '--')}--{seed}.npz"
             if done.exists():
@@ -101,6 +102,8 @@ def _train_all(args: argparse.Namespace) -> None:
             with written_whole(done) as beside:
                 np.savez(beside, outputs=outputs, seconds=seconds[f"{name}|{seed}"], log=json.dumps(log))
             print(f"{name}, seed {seed}: {seconds[f'{name}|{seed}']:.0f} s", flush=True)
+    seconds |= {f"{name}|{seed}": float(np.load(done)["seconds"]) for name in chosen for seed in range(args.seeds)
+                if (done := args.work / "runs" / f"{name.replace(', ', '--')}--{seed}.npz").exists()}
     _collect(args, base, dataset, chosen, seconds)
 
 
@@ -151,8 +154,9 @@ def _collect(args, base, dataset, chosen, seconds) -> None:
     arrays = {"truth": valid.raw.astype(np.int8), "patients": valid.films["patient"].to_numpy(str)}
     for name in chosen:
         for seed in range(args.seeds):
-            outputs = np.load(args.work / "runs" / f"{name.replace(', ', '--')}--{seed}.npz")["outputs"]
-            arrays[f"{name}|{seed}"] = _logits(outputs).astype(np.float16)
+            done = args.work / "runs" / f"{name.replace(', ', '--')}--{seed}.npz"
+            if done.exists():
+                arrays[f"{name}|{seed}"] = _logits(np.load(done)["outputs"]).astype(np.float16)
     with written_whole(args.out / "outputs.npz") as beside:
         np.savez_compressed(beside, **arrays)
     train = dataset.split("train")
@@ -182,7 +186,8 @@ def tables(out: Path) -> None:
     """Write table.csv, differences.csv, figure.png and README.md from outputs.npz and facts.json."""
     facts = json.loads((out / "facts.json").read_text())
     raw = np.load(out / "outputs.npz")
-    names, seeds = facts["labels"], range(facts["seeds"])
+    names = facts["labels"]
+    facts["runs"] = [run for run in facts["runs"] if f"{run}|0" in raw]
     tree = hierarchy.named("chexpert", names)
     truth = raw["truth"].astype(np.float32)
     patients = np.unique(raw["patients"], return_inverse=True)[1]
@@ -190,15 +195,24 @@ def tables(out: Path) -> None:
     for run in facts["runs"]:
         for product in (False, True):
             judged[run, product] = [_judge(raw[f"{run}|{seed}"], truth, patients, names, tree, product)
-                                    for seed in seeds]
+                                    for seed in range(facts["seeds"]) if f"{run}|{seed}" in raw]
     table = pd.DataFrame([_row(run, product, judged, names) for run, product in judged])
-    differences = pd.DataFrame([row for run in facts["runs"] for baseline in ("u-ones", "u-zeros")
+    differences = pd.DataFrame([row for run in facts["runs"] for baseline in baselines(run)
                                 if (row := _difference(run, baseline, judged, names)) is not None])
     write_text(out / "table.csv", table.to_csv(index=False, float_format="%.4f"))
     write_text(out / "differences.csv", differences.to_csv(index=False, float_format="%.4f"))
     _figure(table, out / "figure.png")
     write_text(out / "README.md", _page(facts, table, differences))
     print(_page(facts, table, differences))
+
+
+def baselines(run: str) -> tuple[str, ...]:
+    """What a run is set against: the flat rows of the same network, and the controls that differ in one thing."""
+    large = run.rpartition(", ")[2]
+    if f"u-ones, {large}" != run and "net" in large:
+        return (f"u-ones, {large}",)
+    same_subset = {"u-ones+ct+lsr": ("u-ones+lsr, frozen refit", "u-ones+lsr, random subset")}
+    return ("u-ones", "u-zeros", *same_subset.get(run, ())) if "net" not in large else ()
 
 
 def _reported(run: str) -> bool:
@@ -259,7 +273,7 @@ def _difference(run: str, baseline: str, judged: dict, names) -> dict | None:
     labels_over = np.mean([a["by_label"] - b["by_label"] for a, b in zip(ours, theirs)], axis=0)
     by_label = {f"{label} difference": float(values.mean())
                 for label, values in zip(labels.COMPETITION_LABELS, labels_over)}
-    paper = PAPER[run][-1] - PAPER[baseline][-1] if run in PAPER else np.nan
+    paper = PAPER[run][-1] - PAPER[baseline][-1] if run in PAPER and baseline in PAPER else np.nan
     return {"run": run, "baseline": baseline, "difference": float(np.mean(seeds)), "low": low, "high": high,
             "seeds": " ".join(f"{d:+.4f}" for d in seeds), "verdict": verdict, "paper": paper, **by_label}
 
@@ -319,6 +333,9 @@ def _page(facts: dict, table: pd.DataFrame, differences: pd.DataFrame) -> str:
         paper = "" if np.isnan(row.paper) else f"{row.paper:+.3f}"
         lines.append(f"| {row.run} | {row.baseline} | {row.difference:+.4f} | {row.low:+.4f} to {row.high:+.4f} | "
                      f"{row.seeds} | {row.verdict} | {paper} |")
+    reading = HERE / "results" / "pham2019_table1_reading.md"
+    if facts["phantom"] and reading.exists():
+        lines += ["", reading.read_text(encoding="utf-8").strip()]
     lines += ["", "![the rows](figure.png)", ""]
     return "\n".join(lines)
 
