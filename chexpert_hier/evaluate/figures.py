@@ -76,7 +76,8 @@ def _short(name: str, most: int = 28) -> str:
 def _intervals(findings: Findings, figure_class) -> Picture:
     table = findings.results[0].table
     rows = len(table)
-    figure = figure_class(figsize=(7, 0.9 + 0.32 * rows * max(1, 0.6 * len(findings.results))), layout="constrained")
+    height = max(2.2, 0.9 + 0.32 * rows * max(1, 0.6 * len(findings.results)))
+    figure = figure_class(figsize=(7, height), layout="constrained")
     axes = figure.subplots()
     for place, result in enumerate(findings.results):
         shift = (place - (len(findings.results) - 1) / 2) * 0.8 / len(findings.results)
