@@ -243,7 +243,7 @@ def test_smaller_images_are_means_over_areas():
     (lambda: images.Normalisation.named("native:caffe"), "torch, tf"),
     (lambda: images.Normalisation.named("dataset"), "prepare a cache"),
     (lambda: images.Normalisation((0,) * 3, (0,) * 3), "positive standard deviations"),
-    (lambda: images.read_augmentation("vflip"), "hflip, random_crop"),
+    (lambda: images.read_augmentation("turn"), "hflip"),
     (lambda: images.read_augmentation("hflip:3"), "expected NAME or NAME:NUMBER"),
     (lambda: images.read_augmentation("random_crop:x"), "expected NAME or NAME:NUMBER"),
     (lambda: images.augmented(np.zeros((1, 8, 8), np.uint8), ["a"], ["random_crop:9"], 0), "cannot cut 9 pixels"),

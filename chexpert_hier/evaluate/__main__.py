@@ -57,9 +57,9 @@ def main(argv: list[str] | None = None) -> int:
     if Path(args.out).exists() and not Path(args.out).is_dir():
         raise InputError(f"--out {args.out}: is a file; give a folder")
     from .output import write
+    findings = _judge(args)  # before the folder is made: what cannot be judged leaves nothing behind
     with locked(args.out):
         remove_leftovers(args.out)
-        findings = _judge(args)
         write(findings, args.out, page=not args.no_page)
     if not args.quiet:
         _show(findings, Path(args.out), page=not args.no_page)
