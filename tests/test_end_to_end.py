@@ -144,8 +144,9 @@ def test_a_film_that_cannot_be_used_is_named_or_left_out_on_request(damage, hint
     arguments = (*QUICK, "--data", place, "--no-export")
     refused = command("run", *arguments, "--out", place.parent / "refused", home=home, code=2)
     assert hint in refused.stderr and "patient00001" in refused.stderr
-    command("run", *arguments, "--out", place.parent / "skipped", "--skip-bad", home=home)
-    assert len(pd.read_csv(place.parent / "skipped" / "skipped.csv")) == 1
+    if damage:  # one of them is enough to see that the run goes on
+        command("run", *arguments, "--out", place.parent / "skipped", "--skip-bad", home=home)
+        assert len(pd.read_csv(place.parent / "skipped" / "skipped.csv")) == 1
 
 
 def test_missing_imagenet_weights_are_said_before_any_work(data, home):

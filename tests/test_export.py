@@ -241,6 +241,7 @@ def test_the_model_card_holds_the_runs_own_facts(saved):
     assert recipe["policy"] in card and metadata["members"][0]["data"]["fingerprint"][:16] in card
 
 
+@pytest.mark.slow
 def test_saved_model_cli_reads_it(saved):
     code = "import sys; from tensorflow.python.tools.saved_model_cli import main; sys.argv[0] = 'x'; main()"
     shown = subprocess.run([sys.executable, "-c", code, "show", "--dir", str(saved), "--tag_set", "serve",

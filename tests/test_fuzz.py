@@ -210,6 +210,7 @@ def peak_megabytes(file: Path) -> tuple[int, str]:
     return int(number), said.strip()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="ru_maxrss is counted in kilobytes on Linux only")
 def test_a_bomb_within_the_limits_stays_within_the_stated_memory(tmp_path):
     (tmp_path / "bomb.png").write_bytes(png_bomb(5700, 5700, 16, 6))  # 260 MB out of 250 kB
