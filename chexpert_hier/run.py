@@ -28,7 +28,7 @@ FIELDS = ("arch", "policy", "weights", "image_size", "seed", "blank", "ct_rows",
 # Flags that are no part of the recipe; a resumed or repeated run takes them over.
 OPTIONS = ("cache", "skip_bad", "deterministic", "selftrained", "checkpoint_every")
 CHECKED_FILMS = 100  # sent through the reloaded SavedModel
-PHANTOM_FILMS = {"patients": 1600, "valid_patients": 400, "seed": 0, "report_noise": 0.3, "laterals": False,
+PHANTOM_FILMS = {"patients": 1400, "valid_patients": 350, "seed": 0, "report_noise": 0.3, "laterals": False,
                  "most_studies": 3}
 
 
