@@ -4,4 +4,11 @@ The system of Pham et al. 2019 in Keras 3, with the recipes of three companion p
 Import the rooms you need, e.g. ``from chexpert_hier import hierarchy``; nothing happens at import.
 """
 
+import sys
+
 __version__ = "0.1.0"
+
+if sys.argv[:1] == ["-m"]:  # `python -m chexpert_hier.run` is still looking for its module; imported otherwise, no more
+    from . import commands
+
+    commands.answer_early_interrupts()

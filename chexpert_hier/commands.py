@@ -2,12 +2,29 @@
 
 import logging
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 
 from .errors import InputError
 from .files import raise_if_disk
+
+INTERRUPTED = "interrupted; what is finished is kept, go on with --resume"
+
+
+def answer_early_interrupts() -> None:
+    """From now until `answer` takes over, Ctrl-C ends the process with one line: nothing has been begun yet.
+
+    The seconds in which a command's modules are imported would otherwise end in a traceback out of any of them.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not where it is ignored, as under nohup
+        signal.signal(signal.SIGINT, _stop_early)
+
+
+def _stop_early(*_) -> None:
+    os.write(2, f"{INTERRUPTED}\n".encode())
+    os._exit(130)
 
 
 def answer(main: Callable[[list[str] | None], int | None], argv: list[str] | None = None) -> int:
@@ -17,6 +34,8 @@ def answer(main: Callable[[list[str] | None], int | None], argv: list[str] | Non
         main: the command; raises InputError for what the user can mend.
         argv: the arguments without the program's name; None takes the process's own.
     """
+    if signal.getsignal(signal.SIGINT) is _stop_early:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's start-up notes are not the user's business
     logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stderr)
     try:
@@ -24,7 +43,7 @@ def answer(main: Callable[[list[str] | None], int | None], argv: list[str] | Non
     except InputError as error:
         return _stop(f"error: {error}", 2)
     except KeyboardInterrupt:
-        return _stop("interrupted; what is finished is kept, go on with --resume", 130)
+        return _stop(INTERRUPTED, 130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

@@ -8,6 +8,7 @@ from . import commands
 
 def _command(module: str) -> int:
     """Answer the command line with a module's main; imported here, so that `--help` loads no more than it needs."""
+    commands.answer_early_interrupts()
     return commands.answer(importlib.import_module(f"chexpert_hier.{module}").main)
 
 

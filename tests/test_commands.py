@@ -1,8 +1,11 @@
 """Every command answers --help and mistakes without TensorFlow or Keras, in one line, with its exit code."""
 
 import logging
+import os
+import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -72,3 +75,19 @@ def test_progress_passes_everything_on_and_says_rate_and_unit(capsys):
     logging.getLogger("chexpert_hier").setLevel(logging.INFO)
     assert list(commands.progress([1, 2, 3], "decode")) == [1, 2, 3]
     assert "decode: 3/3 films" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+@pytest.mark.parametrize("start", [
+    ("-m", "chexpert_hier.run"), ("-c", "from chexpert_hier import console; raise SystemExit(console.run())")])
+def test_ctrl_c_while_modules_are_imported_is_one_line(start, tmp_path):
+    # A package that is found first and never finishes importing stands for a slow disk.
+    (tmp_path / "pandas.py").write_text("import sys, time\nsys.stdout.write('importing\\n')\nsys.stdout.flush()\n"
+                                        "time.sleep(60)\n")
+    paths = [str(tmp_path), str(Path(commands.__file__).parents[1])]
+    process = subprocess.Popen([sys.executable, *start], env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "importing\n"
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=30)
+    assert process.returncode == 130 and error.splitlines() == [commands.INTERRUPTED]
