@@ -263,8 +263,8 @@ def main(argv: list[str] | None = None) -> int:
         place = Place(Path(home))
         faults = [partial(disturb, place, names[number % len(names)], number, random.uniform(0, 1), signal.SIGKILL)
                   for number in range(args.kills)]
-        # The first share is Python importing the command, before it can answer for anything.
-        faults += [partial(disturb, place, args.only[number % len(args.only)], number, random.uniform(0.35, 0.95),
+        # From where the package is found: before, it is Python itself that starts.
+        faults += [partial(disturb, place, args.only[number % len(args.only)], number, random.uniform(0.05, 0.95),
                            signal.SIGINT) for number in range(args.interrupts)]
         if "run" in args.only:
             faults += [partial(full_disk, place, 64, False), partial(full_disk, place, 64, True),
