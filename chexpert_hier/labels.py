@@ -237,7 +237,7 @@ def class_weights(counts: np.ndarray) -> np.ndarray:
     """Weights of the three-class cross-entropy, w = (|N| + |P| + |U|) / |class|.
 
     Args:
-        counts: int (labels, 3), `class_counts` of the training rows.
+        counts: (labels, 3), `class_counts` of the training rows.
 
     Returns:
         float32 (labels, 3); 0 for a class that no film has, which therefore trains nothing (No Finding, uncertain).
@@ -256,15 +256,15 @@ def balance_weights(target: np.ndarray) -> np.ndarray:
         target: (films, labels) in [0, 1], NaN = does not count; a soft target counts as that part of a positive.
 
     Returns:
-        float32 (labels, 2): w+ = |N| / (|P| + |N|), w- = |P| / (|P| + |N|); NaN where nothing counts.
+        float32 (labels, 2): w+ = |N| / (|P| + |N|), w- = |P| / (|P| + |N|); both 0.5 where nothing counts.
 
     Source: Rajpurkar et al. 2017 (CheXNet), section 2.1.
     """
     positive = np.nansum(target, axis=0, dtype=np.float64)
     negative = np.nansum(1.0 - np.asarray(target), axis=0, dtype=np.float64)
-    total = positive + negative
-    weights = np.stack([negative, positive], axis=1) / np.where(total > 0, total, np.nan)[:, None]
-    return weights.astype(np.float32)
+    total = (positive + negative)[:, None]
+    both = np.stack([negative, positive], axis=1)
+    return np.divide(both, total, out=np.full(both.shape, 0.5), where=total > 0).astype(np.float32)
 
 
 def uniform_draws(keys: Iterable[str], labels: Sequence[str], seed: int, stream: int = 0) -> np.ndarray:

@@ -13,6 +13,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from . import labels
 from .errors import InputError, one_of
 
 log = logging.getLogger("chexpert_hier.losses")
@@ -117,7 +118,7 @@ class WeightedBCE(MaskedLoss):
 
     Args:
         positive: w₊ per label.
-        negative: w₋ per label; see `class_weights`.
+        negative: w₋ per label; see `labels.balance_weights`.
 
     Source: Rajpurkar et al. 2017 (CheXNet), eq. 1.
     """
@@ -138,29 +139,12 @@ class WeightedBCE(MaskedLoss):
         return {**super().get_config(), "positive": self.positive, "negative": self.negative}
 
 
-def class_weights(targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """w₊ = |N| / (|P| + |N|) and w₋ = |P| / (|P| + |N|) per label, counted on the training set.
-
-    Args:
-        targets: float (n, labels) in [0, 1]; NaN does not count, a soft target counts in parts.
-
-    Returns:
-        two float64 (labels,); both 0.5 for a label without counted cells.
-
-    Source: Rajpurkar et al. 2017 (CheXNet), section 2.1.
-    """
-    positive, negative = np.nansum(targets, axis=0, dtype=float), np.nansum(1.0 - targets, axis=0, dtype=float)
-    total = positive + negative
-    share = np.divide(negative, total, out=np.full(len(total), 0.5), where=total > 0)
-    return share, 1.0 - share
-
-
 @serialisable
 class ThreeClassCE(MaskedLoss):
     """Weighted cross-entropy of negative, positive, uncertain: y_true and y_pred are (n, labels, 3), NaN as elsewhere.
 
     Args:
-        weights: (labels, 3), see `three_class_weights`; None weighs all alike.
+        weights: (labels, 3), see `labels.class_weights`; None weighs all alike.
         normalise: "n", the mean over counted cells (CheXpertNet's paper), or "weights", per label the sum of losses
             over the sum of the batch's weights, then the mean over labels (PyTorch's CrossEntropyLoss, their code).
 
@@ -179,8 +163,8 @@ class ThreeClassCE(MaskedLoss):
         if self.normalise == "n":
             return ops.maximum(ops.sum(ops.max(_mask(y_true), axis=-1)), 1.0)
         weight = ops.sum(self._weighted(y_true), axis=(0, 2))  # (labels,)
-        labels = ops.maximum(ops.sum(ops.cast(weight > 0, "float32")), 1.0)
-        return ops.where(weight > 0, weight, ops.ones_like(weight)) * labels
+        weighed = ops.maximum(ops.sum(ops.cast(weight > 0, "float32")), 1.0)
+        return ops.where(weight > 0, weight, ops.ones_like(weight)) * weighed
 
     def cells(self, y_true, y_pred):
         log_p = ops.log_softmax(y_pred, axis=-1) if self.from_logits else ops.log(ops.maximum(y_pred, CLIP))
@@ -195,23 +179,6 @@ class ThreeClassCE(MaskedLoss):
 
     def get_config(self):
         return {**super().get_config(), "weights": self.weights, "normalise": self.normalise}
-
-
-def three_class_weights(targets: np.ndarray) -> np.ndarray:
-    """w = (|N|+|P|+|U|) / |class| per label and class, counted on the training set; 0 for a class that never occurs.
-
-    Args:
-        targets: one-hot (n, labels, 3), NaN does not count; or counts (labels, 3).
-
-    Returns:
-        float64 (labels, 3).
-
-    Source: Wei & Jethani (CheXpertNet); Enlarged Cardiomediastinum, positive: 223,414 / 10,798 = 20.69.
-    """
-    targets = np.asarray(targets, float)
-    counts = np.nansum(targets, axis=0) if targets.ndim == 3 else targets
-    total = counts.sum(axis=1, keepdims=True)
-    return np.divide(total, counts, out=np.zeros_like(counts), where=counts > 0)
 
 
 @serialisable
@@ -360,9 +327,9 @@ def data_driven_weights(targets: np.ndarray, edges, scale: float = 1.0, epsilon:
     return np.array(weights)
 
 
-def _check_length(what: str, values: list, labels: int) -> None:
-    if len(values) not in (1, labels):
-        raise InputError(f"loss: {what} for {len(values)} labels; the network has {labels}")
+def _check_length(what: str, values: list, count: int) -> None:
+    if len(values) not in (1, count):
+        raise InputError(f"loss: {what} for {len(values)} labels; the network has {count}")
 
 
 # What a recipe's `loss` names; the values are made with the recipe's numbers.
@@ -400,10 +367,9 @@ def build(name: str, targets: np.ndarray | None = None, tree=None, from_logits: 
     for option in options:
         one_of(f"option of loss {base}", option, OPTIONS.get(base, ("none",)))
     if base == "weighted_bce":
-        positive, negative = class_weights(targets)
-        return WeightedBCE(positive, negative, from_logits)
+        return WeightedBCE(*labels.balance_weights(targets).T, from_logits)
     if base == "three_class":
-        weights = None if "unweighted" in options else three_class_weights(targets)
+        weights = None if "unweighted" in options else labels.class_weights(np.nansum(targets, axis=0))
         return ThreeClassCE(weights, "weights" if "by-weights" in options else "n", from_logits)
     if base == "product_bce":
         return ProductBCE(tree.ancestors, from_logits)

@@ -145,8 +145,8 @@ def test_class_weights_of_chexperts_published_counts():
 
 
 def test_balance_weights_of_chexnet():
-    np.testing.assert_allclose(labels.balance_weights(np.array([[1, NAN], [0, 1], [0, NAN], [0, 1]])),
-                               [[.75, .25], [0, 1]])
+    targets = np.array([[1, NAN, NAN], [0, 1, NAN], [0, NAN, NAN], [0, 1, NAN]])
+    np.testing.assert_allclose(labels.balance_weights(targets), [[.75, .25], [0, 1], [.5, .5]])
 
 
 @pytest.mark.parametrize("text", ["u-ones+ct+lsr", "ct+U-Ones+lsr", "LSR + u-ones + CT"])
