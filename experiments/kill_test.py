@@ -5,8 +5,8 @@
 A moment is a share of the processor time that the command needs when nobody disturbs it. After the fault the same
 command runs again with --resume, and its files are compared with those of an undisturbed one: names of files (no
 orphans), CSV, JSON, HTML, PNG and crops byte by byte, networks and checkpoints array by array, bit for bit. Left out
-are what tells the time: the log's column of seconds, and date and command line in recipe.json. `--write` puts the table
-into docs/faults.md.
+are what tells the time: the log's column of seconds, date and command line in recipe.json, and all three in report.html.
+`--write` puts the table into docs/faults.md.
 """
 
 import argparse
@@ -15,6 +15,7 @@ import io
 import json
 import os
 import platform
+import re
 import resource
 import shutil
 import signal
@@ -38,6 +39,7 @@ SHARES = {"run": 8, "prepare": 4, "predict": 3, "evaluate": 2, "export": 3}
 QUICK = ("--recipe", "phantom", "--arch", "tiny", "--image-size", "32", "--epochs", "2", "--batch-size", "8", "--set",
          "template_films=20", "--deterministic", "--checkpoint-every", "2", "--no-export", "--quiet")
 LIMIT = 1500  # seconds after which a command counts as hanging
+TIMES = re.compile(r"<dt>(Command|Started)</dt><dd>[^<]*</dd>|\b(\d+ h \d+ min|\d+ min \d+ s|\d+ s)\b")
 
 
 class Place:
@@ -151,6 +153,8 @@ def content(path: Path):
     if path.name == "recipe.json":
         facts = json.loads(path.read_text())
         return {name: value for name, value in facts.items() if name not in ("started", "command")}
+    if path.name == "report.html":
+        return TIMES.sub("", path.read_text(encoding="utf-8"))
     if "saved_model" in path.parts and path.suffix != ".json":
         # TensorFlow writes the graph's entries in any order; the variables are compared array by array.
         return saved_variables(path.parent) if path.name == "variables.index" else path.stat().st_size > 0
@@ -258,6 +262,7 @@ def main(argv: list[str] | None = None) -> int:
     began, random, results = time.monotonic(), np.random.default_rng(args.seed), []
     names = [name for name, share in SHARES.items() for _ in range(share) if name in args.only]
     random.shuffle(names)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored under nohup, and then in its children too
     command = "python -m experiments.kill_test " + " ".join(sys.argv[1:] if argv is None else argv)
     with tempfile.TemporaryDirectory(prefix="kill_test_") as home:
         place = Place(Path(home))
