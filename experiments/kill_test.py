@@ -5,7 +5,7 @@
 A moment is a share of the processor time that the command needs when nobody disturbs it. After the fault the same
 command runs again with --resume, and its files are compared with those of an undisturbed one: names of files (no
 orphans), CSV, JSON, HTML, PNG and crops byte by byte, networks and checkpoints array by array, bit for bit. Left out
-are what tells the time: the log's column of seconds, date and command line in recipe.json, and all three in report.html.
+are what tells the time: the log's column of seconds, date and command line in recipe.json, all three in report.html.
 `--write` puts the table into docs/faults.md.
 """
 
