@@ -163,21 +163,21 @@ def write_facts(out: Path, bench: Bench, base: recipes.Recipe, dataset: Dataset,
     """facts.json: command, machine, date, sizes, recipe, seconds."""
     counts = {split: {"films": len(part), "patients": int(part.films["patient"].nunique())}
               for split in ("train", "valid", "test") for part in [dataset.split(split)]}
-    facts = {"command": ["python", f"experiments/{Path(sys.argv[0]).name}", *_plain(sys.argv[1:])],
-             "date": time.strftime("%Y-%m-%d"), "machine": f"{os.cpu_count()} cores, {platform.machine()}, "
-             f"{platform.system()}", "labels": list(dataset.labels), "films": counts, "recipe": base.to_json(),
+    facts = {**circumstances(), "labels": list(dataset.labels), "films": counts, "recipe": base.to_json(),
              "seconds": bench.seconds, "phantom_generator": GENERATOR_VERSION, **more}
     write_text(out / "facts.json", json.dumps(facts, indent=1))
 
 
-def _plain(arguments: list[str]) -> list[str]:
-    """The arguments without the places of this machine: folders by their names, no --work and --out."""
-    answer, left_out = [], False
-    for argument in arguments:
+def circumstances() -> dict:
+    """Command, date and machine, for a result's facts.json; folders by their names, without --work and --out."""
+    arguments, left_out = [], False
+    for argument in sys.argv[1:]:
         if not left_out and argument not in ("--work", "--out"):
-            answer.append(Path(argument).name if "/" in argument else argument)
+            arguments.append(Path(argument).name if "/" in argument else argument)
         left_out = argument in ("--work", "--out")
-    return answer
+    return {"command": ["python", f"experiments/{Path(sys.argv[0]).name}", *arguments],
+            "date": time.strftime("%Y-%m-%d"),
+            "machine": f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}"}
 
 
 def heading(facts: dict, title: str) -> list[str]:

@@ -10,14 +10,13 @@ outputs of every run (outputs.npz) and the tables that `--tables-only` computes 
 
 import argparse
 import json
-import platform
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from companions import circumstances
 
 from chexpert_hier import commands, datasets, hierarchy, labels, recipes
 from chexpert_hier.evaluate.ranking import Ranks, resamples
@@ -163,8 +162,7 @@ def _collect(args, base, dataset, chosen, seconds) -> None:
     with written_whole(args.out / "outputs.npz") as beside:
         np.savez_compressed(beside, **arrays)
     train = dataset.split("train")
-    facts = {"command": ["python", "experiments/pham2019_table1.py", *sys.argv[1:]], "date": time.strftime("%Y-%m-%d"),
-             "machine": _machine(), "labels": list(dataset.labels), "runs": chosen, "seeds": args.seeds,
+    facts = {**circumstances(), "labels": list(dataset.labels), "runs": chosen, "seeds": args.seeds,
              "films": {"train": len(train), "valid": len(valid)},
              "patients": {"train": train.films["patient"].nunique(), "valid": valid.films["patient"].nunique()},
              "recipe": base.to_json(), "phantom": None if args.data else
@@ -175,12 +173,6 @@ def _collect(args, base, dataset, chosen, seconds) -> None:
 def _logits(p: np.ndarray) -> np.ndarray:
     p = np.clip(p.astype(np.float64), 1e-7, 1 - 1e-7)
     return np.log(p) - np.log1p(-p)
-
-
-def _machine() -> str:
-    import os
-
-    return f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}"
 
 
 # ---------------------------------------------------------------------------------------------------- the tables

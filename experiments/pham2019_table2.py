@@ -10,7 +10,6 @@ of them, without and with ten random views, and judges everything beside the pap
 
 import argparse
 import json
-import platform
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from companions import circumstances
 
 from chexpert_hier import commands, evaluate, phantom
 from chexpert_hier.evaluate import comparison
@@ -38,7 +38,7 @@ PAPER = {
     "ensemble of six, 10 views (Pham et al.)": (.909, .910, .957, .958, .964, .940),
 }
 SIX = ("densenet121", "densenet169", "densenet201", "inceptionresnetv2", "xception", "nasnetlarge")
-PHANTOM = {"patients": 2200, "valid_patients": 1500, "seed": 21, "report_noise": 0.4, "laterals": False,
+PHANTOM = {"patients": 2200, "valid_patients": 1000, "seed": 21, "report_noise": 0.3, "laterals": False,
            "most_studies": 3}
 
 
@@ -128,8 +128,7 @@ def _write(args, results: dict, films: Path, runs: list[Path], seconds: float) -
     write_text(args.out / "differences.csv", pd.DataFrame(compared).to_csv(index=False, float_format="%.4f"))
     _figure4(args, results[ensemble, args.tta], args.out / "figure4.png")
     _figure5(args, results[ensemble, args.tta], films, args.out / "figure5.png")
-    facts = {"command": ["python", "experiments/pham2019_table2.py", *sys.argv[1:]], "date": time.strftime("%Y-%m-%d"),
-             "machine": f"{platform.machine()}, {platform.system()}", "seconds": round(seconds),
+    facts = {**circumstances(), "seconds": round(seconds),
              "members": [json.loads((run / "recipe.json").read_text())["recipe"]["arch"] for run in runs],
              "phantom": None if args.data or args.runs else PHANTOM, "films": len(results[ensemble, 0].cases.keys)}
     write_text(args.out / "facts.json", json.dumps(facts, indent=1))

@@ -11,11 +11,11 @@ import argparse
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from companions import circumstances
 
 from chexpert_hier import commands, evaluate, phantom
 from chexpert_hier.errors import InputError
@@ -105,9 +105,9 @@ def page(args, result, readers, films: Path) -> str:
     """The result page."""
     table = result.table.set_index("label")
     recipes = [json.loads((run / "recipe.json").read_text())["recipe"] for run in args.run]
-    below = readers.below.set_index("label")
+    below, facts = readers.below.set_index("label"), circumstances()
     lines = ["# Section 4.6: beside radiologists", "",
-             f"`python experiments/pham2019_test.py {' '.join(sys.argv[1:])}`, {time.strftime('%Y-%m-%d')}.",
+             f"`{' '.join(facts['command'])}`, {facts['date']}, {facts['machine']}.",
              f"{len(result.cases.keys)} studies of {films.parent.name}; members: "
              + ", ".join(f"{recipe['arch']} at {recipe['image_size']} pixels" for recipe in recipes) + ".", ""]
     if args.data is None:
