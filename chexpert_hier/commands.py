@@ -34,8 +34,16 @@ def answer(main: Callable[[list[str] | None], int | None], argv: list[str] | Non
         main: the command; raises InputError for what the user can mend.
         argv: the arguments without the program's name; None takes the process's own.
     """
-    if signal.getsignal(signal.SIGINT) is _stop_early:
+    own_process = signal.getsignal(signal.SIGINT) is _stop_early
+    if own_process:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    code = _answer(main, argv)
+    if own_process:  # what is left is the interpreter's end, which nobody need interrupt: the answer stands
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    return code
+
+
+def _answer(main, argv) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's start-up notes are not the user's business
     logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stderr)
     try:

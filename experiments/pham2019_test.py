@@ -64,13 +64,10 @@ def parser() -> argparse.ArgumentParser:
 def _released(data: Path, labels: Path):
     """The 518 frontal test films, the majority of five radiologists, and the three others."""
     folder = data / "test"
-    films = sorted(folder.glob("patient*/study*/*frontal.jpg"))
-    if not films:
+    if next(folder.glob("patient*/study*/*frontal.jpg"), None) is None:
         raise InputError(f"{folder}: no films there; expected test/patient64741/study1/view1_frontal.jpg and so on")
-    listed = data / ".test_films.csv"
-    write_text(listed, "Path\n" + "\n".join(film.relative_to(data.parent).as_posix() for film in films) + "\n")
     files = sorted((labels / "radiologists" / "benchmark_radiologists").glob("*.csv"))
-    return listed, evaluate.read_truth(labels / "groundtruth.csv"), {file.stem: evaluate.read_truth(file)
+    return folder, evaluate.read_truth(labels / "groundtruth.csv"), {file.stem: evaluate.read_truth(file)
                                                                      for file in files}
 
 

@@ -91,3 +91,12 @@ def test_ctrl_c_while_modules_are_imported_is_one_line(start, tmp_path):
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=30)
     assert process.returncode == 130 and error.splitlines() == [commands.INTERRUPTED]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+def test_ctrl_c_after_the_answer_does_not_change_the_exit_code():
+    code = ("import atexit, os, signal\nfrom chexpert_hier import commands\ncommands.answer_early_interrupts()\n"
+            "atexit.register(lambda: os.kill(os.getpid(), signal.SIGINT))\n"
+            "raise SystemExit(commands.answer(lambda argv: 0))")
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
+    assert (process.returncode, process.stderr) == (0, "")
