@@ -11,6 +11,7 @@ from .labels import CHESTXRAY14_LABELS, CHEXPERT_LABELS
 from .readers import REFUSED, SEXES, Options, Source, ages, check_paths, few, translated
 from .tables import Problems, read_table, require_columns
 
+INDEX = "nih_index.csv"  # Path, Image Index: films that were renamed, as into CheXpert's folders
 TABLES = ("Data_Entry_2017.csv", "Data_Entry_2017_v2020.csv", "nih_labels.csv")
 COLUMNS = ("Image Index", "Finding Labels", "Patient ID", "Patient Age", "Patient Gender", "View Position")
 _VIEWS = {"pa": "PA", "ap": "AP", "": ""}
@@ -22,7 +23,7 @@ def reader(folder: Path, options: Options, problems: Problems) -> Source:
     A label that is not listed is 0: the data set has neither blank nor uncertain labels. All films are frontal. Split
     "official" takes train_val_list.txt and test_list.txt and draws valid from the patients of the former (1 of 8); by
     "seeded" or "paper", or without the lists, all is drawn by patient, 70/10/20 (CheXNet, section 3). A table with a
-    column Path (films elsewhere than in those folders) has its split in the path.
+    column Path, or nih_index.csv beside it (films elsewhere than in those folders), has its split in the path.
 
     Raises:
         InputError: no table, a missing column, an unknown finding, a patient in both lists.
@@ -32,6 +33,9 @@ def reader(folder: Path, options: Options, problems: Problems) -> Source:
         raise InputError(f"{folder}: no {' or '.join(TABLES)} in this folder; is this the unpacked ChestX-ray14?")
     table = read_table(path, codes=("Patient Age", "Patient Gender", "View Position", "Finding Labels"))
     require_columns(path, table, COLUMNS, "Is this ChestX-ray14's table?")
+    moved = _moved(folder)
+    if moved and "Path" not in table.columns and table["Image Index"].isin(list(moved)).all():
+        table["Path"] = table["Image Index"].map(moved)
     wanted = options.labels or CHESTXRAY14_LABELS
     own = tuple(wanted) if set(wanted) <= set(CHESTXRAY14_LABELS) else CHESTXRAY14_LABELS
     if not set(wanted) <= {*CHESTXRAY14_LABELS, *CHEXPERT_LABELS}:
@@ -54,6 +58,15 @@ def reader(folder: Path, options: Options, problems: Problems) -> Source:
     listed = (films["split"] == "test").any()
     return Source(root, translated(pd.concat([films, raw], axis=1), own, wanted), tuple(wanted),
                   (0.875, 0.125, 0.0) if listed else (0.7, 0.1, 0.2))
+
+
+def _moved(folder: Path) -> dict[str, str]:
+    """Image Index -> Path from nih_index.csv; empty without it."""
+    if not (folder / INDEX).is_file():
+        return {}
+    table = read_table(folder / INDEX)
+    require_columns(folder / INDEX, table, ("Path", "Image Index"), "It tells where renamed films are")
+    return dict(zip(table["Image Index"], table["Path"]))
 
 
 def _films(folder: Path, table: pd.DataFrame) -> tuple[np.ndarray, Path, list[str]]:
@@ -111,8 +124,8 @@ def read_boxes(path: str | os.PathLike) -> pd.DataFrame:
     """Read BBox_List_2017.csv, or a table with columns Path, Finding, x, y, w, h.
 
     Returns:
-        one row per box: path (Image Index or Path), label (ChestX-ray14's names: Infiltrate is Infiltration), x, y, w,
-        h (float, pixels of the file; x, y is the top left corner).
+        one row per box: path (Image Index, or Path where nih_index.csv beside it tells one), label (ChestX-ray14's
+        names: Infiltrate is Infiltration), x, y, w, h (float, pixels of the file; x, y is the top left corner).
 
     Raises:
         InputError: another shape, or a cell that is no number.
@@ -124,4 +137,5 @@ def read_boxes(path: str | os.PathLike) -> pd.DataFrame:
     if wrong.any():
         raise InputError(f"{Path(path).name}, row {table.index[np.argmax(wrong)]}: expected a box as four numbers "
                          "x, y, w, h with w and h above 0")
+    table["path"] = table["path"].replace(_moved(Path(path).parent))
     return pd.concat([table[["path"]], table["label"].str.strip().replace("Infiltrate", "Infiltration"), boxes], axis=1)

@@ -521,7 +521,14 @@ def test_real_films(shared_data):
     order = {key: place for place, key in enumerate(bridged.keys)}
     ours = bridged.raw[[order[key] for key in whole.keys]]
     np.testing.assert_array_equal(ours == 1, whole.raw == 1)
-    assert len(chestxray14.read_boxes(shared_data / "nih_600/bbox.csv")) == 12
+    boxes = chestxray14.read_boxes(shared_data / "nih_600/bbox.csv")
+    assert len(boxes) == 12
+    # NIH's own tables with the films renamed into CheXpert's folders: nih_index.csv tells where each one is.
+    mini, bad = datasets.require_films(datasets.read(shared_data / "nih_mini", "chestxray14"))
+    assert (len(mini.split("train")), len(mini.split("valid")), bad) == (40, 16, [])
+    moved = chestxray14.read_boxes(shared_data / "nih_mini/BBox_List_2017.csv")
+    assert set(moved["path"]) <= set(mini.films["path"])
+    assert sorted(moved["path"].str.partition("/")[2]) == sorted(boxes["path"].str.partition("/")[2])
 
 
 # ---------------------------------------------------------------------------------------------- at scale
