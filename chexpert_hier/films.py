@@ -296,7 +296,7 @@ def _graph_jpeg(data):
 
     shape = tf.io.extract_jpeg_shape(data)
     colour = tf.debugging.Assert((shape[2] == 1) | (shape[2] == 3), ["JPEG: expected grey or RGB, not CMYK"])
-    with tf.control_dependencies([colour, *_graph_check_size(shape[0], shape[1])]):
+    with tf.control_dependencies([colour, *_graph_check_size(shape[0], shape[1], 2 * tf.maximum(shape[2], 1))]):
         # The integer transform is the one that OpenCV's decoder uses: the same pixels, bit for bit.
         grey = tf.io.decode_jpeg(data, channels=1, dct_method="INTEGER_ACCURATE")[..., 0]
     code = _graph_orientation(tf.cast(tf.io.decode_raw(tf.strings.substr(data, 0, 65536), tf.uint8), tf.int32))
@@ -320,11 +320,13 @@ def _graph_png(data, expected: str):
         return _graph_check_content(tf.io.decode_png(data, channels=1)[..., 0])
 
 
-def _graph_check_size(height, width) -> list:
+def _graph_check_size(height, width, pixel_bytes=1) -> list:
+    """`check_size` in TensorFlow operations: the assertions to hang the decoder on."""
     import tensorflow as tf
 
     height, width = tf.cast(height, tf.int64), tf.cast(width, tf.int64)
-    small, large = tf.minimum(height, width) < MIN_SIDE, height * width > MOST_PIXELS
+    most = tf.minimum(tf.constant(MOST_PIXELS, tf.int64), MOST_BYTES // tf.cast(pixel_bytes, tf.int64))
+    small, large = tf.minimum(height, width) < MIN_SIDE, height * width > most
     return [tf.debugging.Assert(~small, ["film too small, height and width:", height, width]),
             tf.debugging.Assert(~large, ["film too large, height and width:", height, width])]
 
