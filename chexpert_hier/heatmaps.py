@@ -27,6 +27,7 @@ from .overlays import FilmMaps, overlay, read_maps, rectified, write_maps, write
 log = logging.getLogger("chexpert_hier.heatmaps")
 
 METHODS = ("cam", "grad-cam")
+PLACES = ("stretched", "centred")
 
 
 def heatmaps(model, films: np.ndarray, labels: Sequence[str] | None = None,
@@ -129,7 +130,7 @@ def backend_gradient(function, x) -> np.ndarray:
 
 
 def film_maps(member, films: Sequence, greys: Sequence[np.ndarray], labels: Sequence[str],
-              method: str | None = None) -> list[FilmMaps]:
+              method: str | None = None, place: str = "stretched") -> list[FilmMaps]:
     """Map findings on films with a finished run.
 
     Args:
@@ -138,10 +139,16 @@ def film_maps(member, films: Sequence, greys: Sequence[np.ndarray], labels: Sequ
         greys: their pixels, uint8 (h, w) each.
         labels: which findings.
         method: see `heatmaps`.
+        place: "stretched" lays the map over the whole crop, as the papers do (Zhou et al. 2016; Rajpurkar et al. 2017);
+            "centred" (ours) puts each cell where the centre of what it sees lies, which differs by half a cell and more
+            in networks other than the DenseNets (model.map_cells).
 
     Returns:
         one FilmMaps per film.
     """
+    from .model import map_cells
+
+    one_of("--place", place, PLACES)
     cropper = member.croppers["Lateral" if films[0].lateral and "Lateral" in member.croppers else
                               next(iter(member.croppers))]
     crops = cropper.crop(greys)
@@ -153,8 +160,9 @@ def film_maps(member, films: Sequence, greys: Sequence[np.ndarray], labels: Sequ
     offset, side = plain_window(member.recipe.plain_view, cropper.size)
     columns = [member.labels.index(label) for label in labels]
     probabilities = member.final(outputs)[:, columns]
+    cells = map_cells(member.model) if place == "centred" else (0.5 / heat.shape[1], 1 / heat.shape[1])
     return [FilmMaps(film.name, tuple(labels), probabilities[k], heat[k].transpose(2, 0, 1), grey.shape,
-                     tuple(int(at) + offset for at in crops.places[k]), side, cropper.rescaled)
+                     tuple(int(at) + offset for at in crops.places[k]), side, cropper.rescaled, cells)
             for k, (film, grey) in enumerate(zip(films, greys))]
 
 
@@ -167,6 +175,8 @@ def parser() -> argparse.ArgumentParser:
     add("--out", type=Path, required=True, help="folder for the overlays (.png), the maps (.npz) and maps.csv")
     add("--labels", nargs="+", metavar="LABEL", help="findings (default: the competition's five, or all others)")
     add("--method", choices=METHODS, help="default: cam where the head allows it, else grad-cam")
+    add("--place", choices=PLACES, default="stretched", help="lay the map over the whole crop as the papers do, or "
+        "(centred, ours) each cell where the centre of what it sees lies")
     add("--threshold", type=float, default=0.0, help="draw only what reaches this share of the largest value")
     add("--batch-size", type=int, default=16)
     add("--skip-bad", action="store_true", help="leave out films that cannot be read, and say so")
@@ -204,7 +214,7 @@ def _draw_all(args, member, films, labels) -> list[tuple]:
 
     def flush(lateral: bool) -> None:
         if waiting[lateral]:
-            batch = film_maps(member, *zip(*waiting[lateral]), labels, args.method)
+            batch = film_maps(member, *zip(*waiting[lateral]), labels, args.method, args.place)
             for (_, grey), maps in zip(waiting[lateral], batch):
                 draw(args.out, maps, grey, args.threshold)
                 rows.extend(_summary(maps))
@@ -212,8 +222,9 @@ def _draw_all(args, member, films, labels) -> list[tuple]:
 
     for film in films:
         done = _place(args.out, film.name, ".npz")
-        if done.exists() and read_maps(done).labels == labels:
-            rows += _summary(read_maps(done))
+        kept = read_maps(done) if done.exists() else None
+        if kept and kept.labels == labels and kept.stretched == (args.place == "stretched"):
+            rows += _summary(kept)
         elif (grey := _read(film, member, args.skip_bad)) is not None:
             waiting[film.lateral].append((film, grey))
             if len(waiting[film.lateral]) == args.batch_size:

@@ -276,6 +276,45 @@ def map_model(model: keras.Model) -> tuple[keras.Model, keras.Model, bool]:
             "head_conv" not in names)
 
 
+def map_cells(model: keras.Model) -> tuple[float, float]:
+    """Where the cells of the last maps lie on the network's input.
+
+    They do not see the film in equal tiles: behind a convolution with a stride, kernel 3, "same" padding and an even
+    size a cell looks further right and down than the tile that it stands for when maps are stretched over the film.
+
+    Returns:
+        (first, step), shares of the input's side, the same for rows and columns: cell k's receptive field is centred at
+        first + step k. Where branches meet that look at places a little apart, the mean.
+    """
+    to_maps = map_model(model)[0]
+    seen = {id(to_maps.inputs[0]): (0.0, 1.0)}  # tensor -> pixel on which cell 0 is centred, pixels from cell to cell
+    for nodes in (to_maps._nodes_by_depth[depth] for depth in sorted(to_maps._nodes_by_depth, reverse=True)):
+        for node in nodes:
+            if not node.input_tensors:
+                continue
+            before = [seen[id(tensor)] for tensor in node.input_tensors]
+            start, step = np.mean([at[0] for at in before]), before[0][1]
+            after = _shifted(node.operation, float(start), step, node.input_tensors[0].shape[1])
+            seen |= {id(tensor): after for tensor in node.outputs}
+    (start, step), side = seen[id(to_maps.outputs[0])], to_maps.inputs[0].shape[1]
+    return (start + 0.5) / side, step / side
+
+
+def _shifted(layer, start: float, step: float, size: int) -> tuple[float, float]:
+    """The same pixel and pixels from cell to cell behind one layer, whose input has `size` rows."""
+    if isinstance(layer, keras.layers.ZeroPadding2D):
+        return start - layer.padding[0][0] * step, step
+    if isinstance(layer, keras.layers.Cropping2D):
+        return start + layer.cropping[0][0] * step, step
+    window = getattr(layer, "pool_size", None) or getattr(layer, "kernel_size", None)
+    if window is None:
+        return start, step
+    stride, dilation = layer.strides[0], getattr(layer, "dilation_rate", (1, 1))[0]
+    width = (window[0] - 1) * dilation + 1
+    padded = max(width - (size % stride or stride), 0) // 2 if layer.padding == "same" else 0
+    return start + ((width - 1) / 2 - padded) * step, step * stride
+
+
 def map_weights(model: keras.Model) -> np.ndarray:
     """The last Dense layer's kernel as (k, labels): column c weighs the maps for label c.
 

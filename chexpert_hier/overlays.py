@@ -27,7 +27,8 @@ def rectified(heat: np.ndarray, threshold: float = 0.0) -> np.ndarray:
 
 
 def onto_film(heat: np.ndarray, film_shape: tuple[int, int], place: tuple[int, int] = (0, 0),
-              crop: int | None = None, rescaled: int | None = None, outside: float = np.nan) -> np.ndarray:
+              crop: int | None = None, rescaled: int | None = None, outside: float = np.nan,
+              cells: tuple[float, float] | None = None) -> np.ndarray:
     """Lay a map onto the original film: undo the network's resizing, the crop and the squeeze to a square.
 
     Args:
@@ -37,16 +38,19 @@ def onto_film(heat: np.ndarray, film_shape: tuple[int, int], place: tuple[int, i
         crop: side of the crop in pixels of the rescaled film; None: not cropped.
         rescaled: side of the rescaled film in pixels; None: the crop is the whole film.
         outside: value where the crop does not reach, which the network has not seen.
+        cells: where the map's cells are centred, (first, step) as shares of the crop's side (model.map_cells); None:
+            they tile the crop, as when the map is stretched over it (cv2.resize).
 
     Returns:
-        float32 (height, width), bilinear; pixel centres correspond (as in cv2.resize).
+        float32 (height, width), bilinear; beyond the outermost cells' centres their value.
     """
     rescaled = rescaled or crop or heat.shape[0]
     crop = crop or rescaled
     axes = []
     for length, size, start in zip(film_shape, heat.shape, place):
         at = (np.arange(length) + 0.5) * rescaled / length - start  # position in the crop, in its pixels
-        axes.append((at * size / crop - 0.5, (at >= 0) & (at <= crop)))
+        first, step = cells or (0.5 / size, 1 / size)
+        axes.append(((at / crop - first) / step, (at >= 0) & (at <= crop)))
     (rows, seen_rows), (columns, seen_columns) = axes
     grid = np.meshgrid(columns.astype("float32"), rows.astype("float32"))
     film = cv2.remap(np.ascontiguousarray(heat, "float32"), *grid, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
@@ -108,6 +112,7 @@ class FilmMaps:
         place: row and column of the crop in the rescaled film.
         crop: side of the crop in pixels of the rescaled film.
         rescaled: side of the rescaled film in pixels.
+        cells: where the map's cells are centred, see `onto_film`.
     """
 
     path: str
@@ -118,12 +123,18 @@ class FilmMaps:
     place: tuple[int, int]
     crop: int
     rescaled: int
+    cells: tuple[float, float]
+
+    @property
+    def stretched(self) -> bool:
+        """Whether the cells tile the crop."""
+        return bool(np.allclose(self.cells, (0.5 / self.heat.shape[1], 1 / self.heat.shape[1])))
 
     def on_film(self, label: str) -> np.ndarray:
         """One finding's map on the film's own pixels: float32 (height, width), NaN outside the crop."""
         one_of("label", label, self.labels)
         heat = self.heat[self.labels.index(label)]
-        return onto_film(heat, self.film_shape, self.place, self.crop, self.rescaled)
+        return onto_film(heat, self.film_shape, self.place, self.crop, self.rescaled, cells=self.cells)
 
 
 def write_maps(path: str | os.PathLike, maps: FilmMaps) -> None:
@@ -145,4 +156,4 @@ def read_maps(path: str | os.PathLike) -> FilmMaps:
         raise InputError(f"{path}: expected maps written by chexpert_hier.heatmaps ({error})") from error
     return FilmMaps(str(found["path"]), tuple(found["labels"].tolist()), found["probabilities"], found["heat"],
                     tuple(found["film_shape"].tolist()), tuple(found["place"].tolist()), int(found["crop"]),
-                    int(found["rescaled"]))
+                    int(found["rescaled"]), tuple(found["cells"].tolist()))

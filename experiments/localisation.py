@@ -109,9 +109,16 @@ def _on_phantom(network, source, count: int) -> dict[str, np.ndarray]:
             if not masks[k].any() or points[finding] is None:
                 continue
             column = valid.labels.index(finding)
-            heats = [onto_film(maps[film, :, :, column], masks[k].shape) for maps in (ours, before)]
+            heats = _laid(network, [maps[film, :, :, column] for maps in (ours, before)], masks[k].shape)
             rows.append((patients[film], finding, *_values(heats, points[finding], masks[k])))
     return {"rows": np.array(_csv(rows))}
+
+
+def _laid(network, maps: list[np.ndarray], shape: tuple[int, int]) -> list[np.ndarray]:
+    """The trained and the untrained map stretched over the film, and both with their cells centred on what they see."""
+    from chexpert_hier.model import map_cells
+
+    return [onto_film(heat, shape, cells=cells) for cells in (None, map_cells(network)) for heat in maps]
 
 
 def _constant_point(train, finding: str, k: int) -> tuple[float, float] | None:
@@ -134,8 +141,8 @@ def _on_boxes(network, source, boxes: Path) -> dict[str, np.ndarray]:
         point = localise.best_constant_point(learned) if learned else (0.5, 0.5)
         column = splits["valid"].labels.index(finding)
         for place, region in regions["valid"]:
-            heats = [onto_film(_maps(net, splits["valid"], np.array([place]))[0, :, :, column], region.shape)
-                     for net in (network, before)]
+            maps = [_maps(net, splits["valid"], np.array([place]))[0, :, :, column] for net in (network, before)]
+            heats = _laid(network, maps, region.shape)
             rows.append((splits["valid"].dataset.films["patient"].iloc[place], finding, *_values(heats, point, region)))
     return {"rows": np.array(_csv(rows))}
 
@@ -154,13 +161,17 @@ def _regions(dataset, boxes: pd.DataFrame) -> list[tuple[int, np.ndarray]]:
 
 
 def _values(heats: list[np.ndarray], point: tuple[float, float], region: np.ndarray) -> tuple:
-    """Hits of the trained map, the untrained map and the point; overlaps of the two maps; the region's share."""
+    """Hits of the maps and the point, overlaps of the maps, the region's share; see COLUMNS."""
     return (*(int(localise.hit(heat, region)) for heat in heats), int(localise.hit_at(point, region)),
             *(localise.iou(localise.segment(heat), region, true_positives_only=False) for heat in heats),
             float(region.mean()))
 
 
-COLUMNS = ("patient", "finding", "hit", "untrained hit", "point hit", "iou", "untrained iou", "area")
+COLUMNS = ("patient", "finding", "hit", "untrained hit", "centred hit", "centred untrained hit", "point hit", "iou",
+           "untrained iou", "centred iou", "centred untrained iou", "area")
+# What is set against what, paired within films.
+AGAINST = (("hit", "point hit"), ("hit", "untrained hit"), ("centred hit", "point hit"), ("centred hit", "hit"),
+           ("centred hit", "centred untrained hit"), ("iou", "untrained iou"), ("centred iou", "iou"))
 
 
 def _csv(rows: list[tuple]) -> str:
@@ -173,12 +184,16 @@ def tables(out: Path) -> None:
     """Write table.csv and README.md from the values per film."""
     facts = json.loads((out / "facts.json").read_text())
     lines = heading(facts, "Localisation: pointing game and overlap")
-    lines += ["A hit: the map's largest pixel lies in the mask. Overlap: intersection over union with the map above "
-              "Otsu's threshold (definitions of CheXlocalize). Films that have the finding. Differences are paired "
-              "within films, 95 % bootstrap intervals over patients.", ""]
+    lines += ["hit: the map's largest pixel lies in the mask; iou: intersection over union with the map above Otsu's "
+              "threshold (definitions of CheXlocalize), over films that have the finding. Maps are stretched over the "
+              "film, as the papers do, or *centred*: each cell where the centre of what it sees lies (ours, `--place "
+              "centred`). point: the one place that lies in most training masks. untrained: the same network's maps "
+              "before training. Differences are paired within films, 95 % bootstrap intervals over patients.", ""]
     rows = _summary(pd.read_csv(out / "phantom.csv", dtype={"patient": str}))
     write_text(out / "table.csv", rows.to_csv(index=False, float_format="%.4f"))
-    lines += ["## Phantom masks", "", *table(rows), *_statements(rows), ""]
+    differences = [f"{name} - {against}" for name, against in AGAINST]
+    lines += ["## Phantom masks", "", *table(rows[["finding", "films", "mask's share", *COLUMNS[2:-1]]]),
+              *table(rows[["finding", *differences]]), *_statements(rows), ""]
     if (out / "nih.csv").exists():
         boxes = pd.read_csv(out / "nih.csv", dtype={"patient": str})
         lines += ["## NIH boxes", "", f"{len(boxes)} boxed finding(s) on validation films: far too few to say "
@@ -191,27 +206,22 @@ def tables(out: Path) -> None:
 def _summary(values: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for finding, part in [*values.groupby("finding"), ("all findings", values)]:
-        row = {"finding": finding, "films": len(part), "mask's share of the film": part["area"].mean()}
-        for name in ("hit", "untrained hit", "point hit", "iou", "untrained iou"):
-            row[name] = part[name].mean()
-        for name, against in (("hit", "point hit"), ("hit", "untrained hit"), ("iou", "untrained iou")):
+        row = {"finding": finding, "films": len(part), "mask's share": part["area"].mean()}
+        row |= {name: part[name].mean() for name in COLUMNS[2:-1]}
+        for name, against in AGAINST:
             mean = localise.bootstrap_mean((part[name] - part[against]).to_numpy(), part["patient"].to_numpy())
             row[f"{name} - {against}"] = f"{mean.mean:+.3f} ({mean.low:+.3f} to {mean.high:+.3f})"
-            row[f"{name} beats {against}"] = "yes" if mean.low > 0 else "no"
+            row[f"{name} beats {against}"] = "yes" if mean.low > 0 else "worse" if mean.high < 0 else "no"
         rows.append(row)
     return pd.DataFrame(rows)
 
 
 def _statements(rows: pd.DataFrame) -> list[str]:
-    each = rows[rows["finding"] != "all findings"].set_index("finding")
-    told = []
-    for column, words in (("hit beats point hit", "the best constant point"), ("hit beats untrained hit",
-                          "the untrained network's maps (pointing game)"), ("iou beats untrained iou",
-                          "the untrained network's maps (overlap)")):
-        won = each.index[each[column] == "yes"].tolist()
-        lost = each.index[each[column] == "no"].tolist()
-        told.append(f"- Better than {words}, interval above 0: {', '.join(won) or 'none'}. Not shown: "
-                    f"{', '.join(lost) or 'none'}.")
+    each, told = rows[rows["finding"] != "all findings"].set_index("finding"), []
+    for name, against in AGAINST:
+        outcome = each[f"{name} beats {against}"]
+        named = {word: ", ".join(each.index[outcome == word]) or "none" for word in ("yes", "worse")}
+        told.append(f"- {name} against {against}: better (interval above 0): {named['yes']}; worse: {named['worse']}.")
     return told
 
 

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 
+from chexpert_hier import heatmaps
 from chexpert_hier import model as models
 from chexpert_hier.errors import InputError
 from chexpert_hier.losses import BCE
@@ -206,3 +207,44 @@ def test_network_losses_and_maps_work_on_other_backends(backend):
     done = subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:warnings", "-p", "no:cacheprovider", *files],
                           env={**os.environ, "KERAS_BACKEND": backend}, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-3000:]
+
+
+def centre_of_what_is_seen(model, row):
+    """The centroid of the rows whose pixels move the maps' cell in row `row`, all weights being positive."""
+    to_maps = models.map_model(model)[0]
+    for variable in to_maps.trainable_variables:
+        if "kernel" in variable.path:
+            variable.assign(np.full(variable.shape, 0.01, "float32"))
+    side = to_maps.inputs[0].shape[1]
+    slope = heatmaps.backend_gradient(lambda x: keras.ops.sum(to_maps(x, training=False)[:, row]),
+                                      keras.ops.ones((1, side, side, 3)))
+    weight = np.abs(slope).sum(axis=(0, 2, 3))
+    return float((weight * (np.arange(side) + 0.5)).sum() / weight.sum() / side)
+
+
+@pytest.mark.parametrize("size", [96, 100])
+def test_cells_of_the_maps_are_centred_on_what_they_see(size):
+    model = models.build_model("tiny", ("A", "B"), "none", size, seed=0)
+    first, step = models.map_cells(model)
+    for row in (2, 3):  # their receptive fields lie inside the film
+        assert first + step * row == pytest.approx(centre_of_what_is_seen(model, row), abs=1e-3)
+
+
+def test_cells_behind_every_kind_of_layer():
+    films = x = keras.Input((61, 61, 3))
+    layers = keras.layers
+    x = layers.ZeroPadding2D((3, 3))(x)
+    x = layers.Conv2D(4, 7, 2, use_bias=False)(x)
+    x = layers.AveragePooling2D(2, 2, padding="valid")(x)
+    x = layers.Add()([layers.Conv2D(4, 3, dilation_rate=2, padding="same", use_bias=False)(x), x])
+    x = layers.SeparableConv2D(4, 3, 2, padding="same", use_bias=False)(x)
+    x = layers.Cropping2D(((1, 0), (1, 0)))(x)
+    x = layers.GlobalAveragePooling2D(name="pool")(x)
+    model = keras.Model(films, models.Findings(2, ("A", "B"), activation="sigmoid")(x))
+    first, step = models.map_cells(model)
+    assert first + step * 2 == pytest.approx(centre_of_what_is_seen(model, 2), abs=1e-3)
+
+
+def test_densenets_cells_are_one_and_a_half_pixels_beside_equal_tiles():
+    cells = models.map_cells(models.build_model("densenet121", ("A", "B"), "none", 224, seed=0))
+    assert cells == pytest.approx((14.5 / 224, 32 / 224))

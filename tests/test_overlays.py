@@ -63,15 +63,26 @@ def test_overlay_colours_what_is_hot_and_keeps_the_rest(tmp_path):
         overlays.overlay(film, heat[:50])
 
 
+def test_cells_that_do_not_tile_the_crop_are_laid_where_they_look():
+    heat = np.zeros((4, 4), "float32")
+    heat[1, 2] = 1
+    film = overlays.onto_film(heat, (160, 160), cells=(0.25, 0.125))  # centred on pixel edges 40, 60, 80, 100
+    assert np.argwhere(film > 0.9).mean(axis=0).tolist() == [59.5, 79.5]
+    tiled = overlays.onto_film(heat, (160, 160))
+    np.testing.assert_allclose(overlays.onto_film(heat, (160, 160), cells=(0.125, 0.25)), tiled, atol=1e-6)
+
+
 def test_stored_maps_come_back(tmp_path):
     heat = np.random.default_rng(0).random((2, 7, 7)).astype("float32")
     maps = overlays.FilmMaps("train/p1/view1.jpg", ("Edema", "Fracture"), np.array([0.2, 0.9], "float32"), heat,
-                             (320, 390), (3, 8), 224, 256)
+                             (320, 390), (3, 8), 224, 256, (0.1, 0.13))
     overlays.write_maps(tmp_path / "p1.npz", maps)
     again = overlays.read_maps(tmp_path / "p1.npz")
     assert (again.path, again.labels, again.film_shape, again.place) == (maps.path, maps.labels, (320, 390), (3, 8))
     np.testing.assert_array_equal(again.heat, heat)
-    np.testing.assert_array_equal(again.on_film("Fracture"), overlays.onto_film(heat[1], (320, 390), (3, 8), 224, 256))
+    np.testing.assert_array_equal(again.on_film("Fracture"), overlays.onto_film(heat[1], (320, 390), (3, 8), 224, 256,
+                                                                                     cells=(0.1, 0.13)))
+    assert not again.stretched
     with pytest.raises(InputError, match="Edema, Fracture"):
         again.on_film("Oedema")
     np.savez(tmp_path / "other.npz", x=1)
