@@ -73,6 +73,8 @@ def parser() -> argparse.ArgumentParser:
     answer.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="change the recipe")
     answer.add_argument("--noise", type=float, default=1.0, help="label noise of the phantom, 1 = as in CheXpert")
     answer.add_argument("--patients", type=int, default=PHANTOM["patients"], help="training patients of the phantom")
+    answer.add_argument("--pretrained", action="store_true", help="start every run from a backbone that learned the "
+                        "flat U-Ones row on as many other films of the phantom: a stand-in for ImageNet's weights")
     answer.add_argument("--work", type=Path, default=HERE / "work" / "table1", help="finished runs, crops, the phantom")
     answer.add_argument("--out", type=Path, default=HERE / "results" / "pham2019_table1")
     answer.add_argument("--collect", action="store_true", help="train nothing more; put together what is finished")
@@ -87,6 +89,8 @@ def _train_all(args: argparse.Namespace) -> None:
     for text in args.set:
         base = recipes.change(base, *text.split("=", 1))
     dataset = _dataset(args)
+    if args.pretrained:
+        base = replace(base, weights=str(_pretrained(args, base)))
     runs = plan(base, args.large)
     chosen = [name for name in runs if not args.rows or name in args.rows]
     seconds, networks, source = {}, {}, None
@@ -120,6 +124,25 @@ def _dataset(args) -> datasets.Dataset:
 
 def _phantom(args) -> dict:
     return {**PHANTOM, "report_noise": args.noise, "patients": args.patients}
+
+
+def _pretrained(args, base: recipes.Recipe) -> Path:
+    """The file of a backbone that was trained on films of no patient of this experiment."""
+    from chexpert_hier import backbones, model, phantom
+
+    done = args.work / f"{base.arch}.weights.h5"
+    if not done.exists():
+        other = {**_phantom(args), "valid_patients": 100, "seed": PHANTOM["seed"] + 1}
+        films = datasets.require_films(datasets.read(phantom.ensure(args.work / "other-phantom", **other)))[0]
+        work = args.work / "pretraining"
+        (work / "present").mkdir(parents=True, exist_ok=True)
+        networks = {}
+        _one(replace(base, policy="u-ones", seed=100), _source(films, base, work), networks, work)
+        backbone = backbones.BACKBONES[base.arch].build(base.image_size)
+        backbone.set_weights(model.map_model(networks[base.arch])[0].get_weights())
+        backbone.save_weights(work / "present" / "backbone.weights.h5")
+        (work / "present" / "backbone.weights.h5").replace(done)
+    return done
 
 
 def _source(dataset, base, work):
@@ -162,6 +185,8 @@ def _collect(args, base, dataset, chosen, seconds) -> None:
     with written_whole(args.out / "outputs.npz") as beside:
         np.savez_compressed(beside, **arrays)
     train = dataset.split("train")
+    if args.pretrained:
+        base = replace(base, weights=Path(base.weights).name)
     facts = {**circumstances(), "labels": list(dataset.labels), "runs": chosen, "seeds": args.seeds,
              "films": {"train": len(train), "valid": len(valid)},
              "patients": {"train": train.films["patient"].nunique(), "valid": valid.films["patient"].nunique()},
@@ -197,8 +222,9 @@ def tables(out: Path) -> None:
     write_text(out / "table.csv", table.to_csv(index=False, float_format="%.4f"))
     write_text(out / "differences.csv", differences.to_csv(index=False, float_format="%.4f"))
     _figure(table, out / "figure.png")
-    write_text(out / "README.md", _page(facts, table, differences))
-    print(_page(facts, table, differences))
+    text = _page(out, facts, table, differences)
+    write_text(out / "README.md", text)
+    print(text)
 
 
 def baselines(run: str) -> tuple[str, ...]:
@@ -298,8 +324,10 @@ def _figure(table: pd.DataFrame, path: Path) -> None:
     plt.close(figure)
 
 
-def _page(facts: dict, table: pd.DataFrame, differences: pd.DataFrame) -> str:
+def _page(out: Path, facts: dict, table: pd.DataFrame, differences: pd.DataFrame) -> str:
     stages = facts["recipe"]["stages"]
+    start = "random" if facts["recipe"]["weights"] == "none" else "a backbone's pretrained" if (
+        "--pretrained" in facts["command"]) else facts["recipe"]["weights"]
     where = f"the phantom (synthetic; {facts['phantom']})" if facts["phantom"] else "the data given"
     lines = [
         "# Table 1 of Pham et al. 2019", "",
@@ -307,7 +335,7 @@ def _page(facts: dict, table: pd.DataFrame, differences: pd.DataFrame) -> str:
         f"{sum(facts['seconds'].values()) / 60:.0f} minutes of training.",
         f"Films: {facts['films']['train']:,} training, {facts['films']['valid']:,} validation "
         f"({facts['patients']['valid']:,} patients) of {where}. Network {facts['recipe']['arch']} at "
-        f"{facts['recipe']['image_size']} pixels from random weights unless a row says otherwise; stage 1 "
+        f"{facts['recipe']['image_size']} pixels from {start} weights unless a row says otherwise; stage 1 "
         f"{stages[0]['epochs']} epochs, stage 2 {stages[1]['epochs']}. The paper's numbers are CheXpert's, no target "
         "for synthetic films: what can be compared is the order of the rows.", "",
         "Mean AUROC over the five competition labels against the clean truth; mean over seeds, 95 % bootstrap "
@@ -329,7 +357,7 @@ def _page(facts: dict, table: pd.DataFrame, differences: pd.DataFrame) -> str:
         lines.append(f"| {row.run} | {row.baseline} | {row.difference:+.4f} | {row.low:+.4f} to {row.high:+.4f} | "
                      f"{row.seeds} | {row.verdict} | {paper} |")
     reading = HERE / "results" / "pham2019_table1_reading.md"
-    if facts["phantom"] and reading.exists():
+    if facts["phantom"] and out.name == "pham2019_table1" and reading.exists():
         lines += ["", reading.read_text(encoding="utf-8").strip()]
     lines += ["", "![the rows](figure.png)", ""]
     return "\n".join(lines)
