@@ -137,6 +137,10 @@ def test_the_command_draws_stores_and_lists(opened, tmp_path, monkeypatch, capsy
     assert (tmp_path / "maps" / "films__b__one.png.npz").exists()
     with open("maps/maps.csv", newline="") as file:
         assert sorted(map(str, csv.DictReader(file))) == sorted(map(str, rows))
+    assert maps.stretched
+    assert heatmaps.main([*argv, "--resume", "--place", "centred"]) == 0  # maps laid otherwise are made anew
+    maps = overlays.read_maps("maps/films__a__two.png.npz")
+    assert maps.cells == pytest.approx((15.5 / 48, 16 / 48)) and not maps.stretched
 
 
 def test_the_command_tells_what_it_cannot_use(opened, tmp_path, capsys):
