@@ -6,6 +6,7 @@ import pytest
 
 from chexpert_hier import evaluate
 from chexpert_hier.errors import InputError
+from chexpert_hier.evaluate import __main__ as evaluate_command
 from chexpert_hier.evaluate import aggregate, joining, names
 
 
@@ -35,6 +36,24 @@ def test_columns_are_read_by_name_and_keys_by_what_follows_the_root():
     np.testing.assert_array_equal(cases.scores, PREDICTED[["Edema", "Atelectasis"]])
     np.testing.assert_array_equal(same.scores, cases.scores)
     assert cases.unit == "film" and cases.total_patients == 4
+
+
+def test_an_ensemble_is_the_mean_by_film_and_label(tmp_path, capsys):
+    other = PREDICTED[["Atelectasis", "Path", "Edema"]].iloc[::-1].assign(Fracture=0.5)
+    other[["Edema", "Atelectasis"]] *= 0.5
+    mean = evaluate.reading.ensemble([PREDICTED, other])
+    assert mean.columns.tolist() == ["Path", "Edema", "Atelectasis"]
+    np.testing.assert_allclose(mean[["Edema", "Atelectasis"]], 0.75 * PREDICTED[["Edema", "Atelectasis"]])
+    for tables, reason in (([PREDICTED], "received one"), ([PREDICTED, other[:3]], "other films"),
+                           ([PREDICTED, other[["Path", "Fracture"]]], "no label that all")):
+        with pytest.raises(InputError, match=reason):
+            evaluate.reading.ensemble(tables)
+    for name, table in (("a", PREDICTED), ("b", other), ("truth", TRUTH)):
+        table.to_csv(tmp_path / f"{name}.csv", index=False)
+    files = [str(tmp_path / name) for name in ("a.csv", "b.csv", "truth.csv", "out")]
+    argv = ["--predictions", *files[:2], "--ensemble", "--truth", files[2], "--out", files[3], "--replicates", "20"]
+    assert evaluate_command.main(argv) == 0
+    assert "ensemble of 2: 4 films" in capsys.readouterr().out
 
 
 def test_spelling_variants_are_mapped_and_reported():

@@ -7,7 +7,7 @@ from .evaluation import Result, evaluate
 from .joining import join
 from .output import Findings, write
 from .ranking import auroc, average_precision, bootstrap_auroc, delong, delong_interval
-from .reading import read_predictions, read_truth
+from .reading import ensemble, read_predictions, read_truth
 
 __all__ = ["Findings", "Result", "auroc", "average_precision", "bootstrap_auroc", "delong", "delong_interval",
-           "evaluate", "join", "read_predictions", "read_truth", "write"]
+           "ensemble", "evaluate", "join", "read_predictions", "read_truth", "write"]

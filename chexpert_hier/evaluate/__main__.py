@@ -38,6 +38,7 @@ def parser() -> argparse.ArgumentParser:
     args.add_argument("--tree", default=None, metavar="NAME", help="chexpert, hbce, chestxray14, flat or a JSON file "
                       "(that of the labels)")
     args.add_argument("--truth-blank", default="negative", choices=("negative", "ignore"), help="(negative)")
+    args.add_argument("--ensemble", action="store_true", help="also judge the mean of all files of predictions")
     args.add_argument("--intersect", action="store_true", help="judge the keys that both have, and say how many not")
     args.add_argument("--replicates", type=int, default=1000, help="bootstrap resamples of patients (1000)")
     args.add_argument("--stratified", action="store_true", help="resample within patterns of truth")
@@ -72,7 +73,7 @@ def _judge(args: argparse.Namespace):
     from .joining import join
     from .output import Findings
     from .radiologists import beside
-    from .reading import read_predictions, read_truth
+    from .reading import ensemble, read_predictions, read_truth
     from .thresholds import parse_rule
     truth = read_truth(args.truth)
     joining = {"patients": args.patients, "unit": args.unit, "rule": _rule(args.rule), "truth_blank": args.truth_blank,
@@ -81,8 +82,11 @@ def _judge(args: argparse.Namespace):
                 "threshold": parse_rule(args.threshold), "calibrate": args.calibrate, "tree": _tree(args.tree),
                 "by": [c.strip() for c in args.by.split(",") if c.strip()]}
     findings = Findings([])
-    for name, path in zip(_names(args.predictions), args.predictions):
-        cases = join(read_predictions(path), truth, args.labels, **joining)
+    systems = dict(zip(_names(args.predictions), map(read_predictions, args.predictions)))
+    if args.ensemble:
+        systems[f"ensemble of {len(systems)}"] = ensemble(list(systems.values()))
+    for name, table in systems.items():
+        cases = join(table, truth, args.labels, **joining)
         fitting = None
         if args.fit:
             fitting = join(read_predictions(args.fit[0]), read_truth(args.fit[1]), cases.labels, **joining)

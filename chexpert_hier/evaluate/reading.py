@@ -2,12 +2,14 @@
 
 import logging
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from ..errors import InputError
+from ..labels import key
 from . import names
 
 log = logging.getLogger("chexpert_hier.evaluate")
@@ -35,6 +37,42 @@ def read_truth(path: str | Path) -> pd.DataFrame:
         if _is_number_like(table[column]):
             table[column] = _numbers(table, column)
     return table
+
+
+def ensemble(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """The mean of several files' scores, cell by cell: what an ensemble of their models answers.
+
+    Args:
+        tables: from `read_predictions`, of the same films or studies, in any order of rows and columns.
+
+    Returns:
+        a table like the first one, of the labels that all have.
+
+    Raises:
+        InputError: fewer than two tables, other films in one of them, or no label that all have.
+
+    Source: Pham et al. 2019, section 4.4 (the mean of the models' outputs; ledger E2).
+    """
+    if len(tables) < 2:
+        raise InputError("--ensemble takes the mean of several files of predictions; received one")
+    sources = [table.attrs.get("source", f"predictions {place + 1}") for place, table in enumerate(tables)]
+    columns = [{name: column for name, column in names.label_columns(table.columns, source).items()
+                if pd.api.types.is_numeric_dtype(table[column])} for table, source in zip(tables, sources)]
+    common = [name for name in columns[0] if all(name in found for found in columns)]
+    if not common:
+        raise InputError(f"{sources[0]}: no label that all {len(tables)} files of predictions have")
+    key_column = names.key_column(tables[0].columns, sources[0])
+    keys, total = tables[0][key_column].map(key), 0.0
+    for table, source, found in zip(tables, sources, columns):
+        theirs = table[names.key_column(table.columns, source)].map(key)
+        if len(theirs) != len(keys) or set(theirs) != set(keys) or theirs.duplicated().any():
+            raise InputError(f"{source}: other films than {sources[0]}, or one of them twice; an ensemble needs the "
+                             "same ones in all files")
+        total = total + table.set_index(theirs)[[found[name] for name in common]].loc[keys].to_numpy(float)
+    answer = pd.DataFrame(total / len(tables), columns=[columns[0][name] for name in common])
+    answer.insert(0, key_column, tables[0][key_column].to_numpy())
+    answer.attrs["source"] = f"ensemble of {len(tables)}"
+    return answer
 
 
 def _read(path: str | Path) -> pd.DataFrame:
