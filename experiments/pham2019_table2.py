@@ -197,14 +197,17 @@ def _figure5(args, result, films: Path, path: Path) -> None:
     from chexpert_hier.films import read_film
     from chexpert_hier.labels import key
 
-    places = {key(name).rsplit("/", 1)[0]: file for file, name, view in datasets.read_rows(films) if view != "Lateral"}
+    places = {}  # by film and by study, whichever a case is
+    for file, name, view in datasets.read_rows(films):
+        if view != "Lateral":
+            places |= {key(name): file, key(name).rsplit("/", 1)[0]: file}
     cases = result.cases
     columns = [cases.labels.index(label) for label in COMPETITION_LABELS]
     richest = np.argsort(-np.nansum(cases.truth[:, columns], axis=1), kind="stable")
     chosen = [*richest[:3], *richest[-3:]]
     figure, axes = plt.subplots(1, 6, figsize=(16, 4.2), layout="constrained")
     for axis, row in zip(axes, chosen):
-        axis.imshow(read_film(places[cases.keys[row]]), cmap="gray")
+        axis.imshow(read_film(places[key(cases.keys[row])]), cmap="gray")
         axis.set_axis_off()
         lines = [f"{label}: {cases.scores[row, k]:.2f}{'  (present)' if cases.truth[row, k] == 1 else ''}"
                  for label, k in zip(COMPETITION_LABELS, columns)]
