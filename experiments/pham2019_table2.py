@@ -117,13 +117,12 @@ def _write(args, results: dict, films: Path, runs: list[Path], seconds: float) -
     singles = [place for place in results if place[0] != ensemble]
     best = max((place for place in singles if place[1] == 0), key=lambda place: table[
         (table["method"] == place[0]) & (table["views"] == 0)]["mean"].iloc[0])
-    pairs = [("ten views against none, ensemble", (ensemble, 0), (ensemble, args.tta)),
-             ("ensemble against the best single network", best, (ensemble, 0)),
-             ("ensemble with ten views against the best single network", best, (ensemble, args.tta))]
+    pairs = [((ensemble, 0), (ensemble, args.tta)), (best, (ensemble, 0)), (best, (ensemble, args.tta))]
     compared = []
-    for what, first, second in pairs:
-        found = comparison.compare(results[first].cases, results[second].cases).set_index("label").loc["mean of five"]
-        compared.append({"comparison": what, **found.to_dict()})
+    for first, second in pairs:
+        named = results[first].name, results[second].name
+        found = comparison.compare(results[first].cases, results[second].cases, named).set_index("label")
+        compared.append({"comparison": f"{named[1]} against {named[0]}", **found.loc["mean of five"].to_dict()})
     write_text(args.out / "table.csv", table.to_csv(index=False, float_format="%.4f"))
     write_text(args.out / "differences.csv", pd.DataFrame(compared).to_csv(index=False, float_format="%.4f"))
     _figure4(args, results[ensemble, args.tta], args.out / "figure4.png")
@@ -150,8 +149,8 @@ def page(facts: dict, table: pd.DataFrame, compared: pd.DataFrame) -> str:
     lines += [f"| *{name}* | " + " | ".join(f"{v:.3f}" for v in values) + " | |" for name, values in PAPER.items()]
     lines += ["", "| comparison of the mean of five | difference | 95 % interval | in words |", "|---|---|---|---|"]
     for row in compared.to_dict("records"):
-        lines.append(f"| {row['comparison']} | {row['difference']:+.4f} | {row['low']:+.4f} to {row['high']:+.4f} | "
-                     f"{row['verdict']} |")
+        lines.append(f"| {row['comparison']} | {row['difference']:+.4f} | {row['difference_low']:+.4f} to "
+                     f"{row['difference_high']:+.4f} | {row['verdict']} |")
     return "\n".join([*lines, "", "![ROC curves](figure4.png)", "", "![films](figure5.png)", ""])
 
 
