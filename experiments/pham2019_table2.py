@@ -128,7 +128,8 @@ def _write(args, results: dict, films: Path, runs: list[Path], seconds: float) -
     _figure4(args, results[ensemble, args.tta], args.out / "figure4.png")
     _figure5(args, results[ensemble, args.tta], films, args.out / "figure5.png")
     facts = {**circumstances(), "seconds": round(seconds),
-             "members": [json.loads((run / "recipe.json").read_text())["recipe"]["arch"] for run in runs],
+             "members": [f"{recipe['arch']} at {recipe['image_size']} pixels ({recipe['weights']} weights)" for run in runs
+                         for recipe in [json.loads((run / "recipe.json").read_text())["recipe"]]],
              "phantom": None if args.data or args.runs else PHANTOM, "films": len(results[ensemble, 0].cases.keys)}
     write_text(args.out / "facts.json", json.dumps(facts, indent=1))
     write_text(args.out / "README.md", page(facts, table, pd.DataFrame(compared)))
@@ -204,7 +205,7 @@ def _figure5(args, result, films: Path, path: Path) -> None:
     columns = [cases.labels.index(label) for label in COMPETITION_LABELS]
     richest = np.argsort(-np.nansum(cases.truth[:, columns], axis=1), kind="stable")
     chosen = [*richest[:3], *richest[-3:]]
-    figure, axes = plt.subplots(1, 6, figsize=(16, 4.2), layout="constrained")
+    figure, axes = plt.subplots(1, 6, figsize=(16, 3.1), layout="constrained")
     for axis, row in zip(axes, chosen):
         axis.imshow(read_film(places[key(cases.keys[row])]), cmap="gray")
         axis.set_axis_off()
