@@ -128,11 +128,15 @@ def _write(args, results: dict, films: Path, runs: list[Path], seconds: float) -
     _figure4(args, results[ensemble, args.tta], args.out / "figure4.png")
     _figure5(args, results[ensemble, args.tta], films, args.out / "figure5.png")
     facts = {**circumstances(), "seconds": round(seconds),
-             "members": [f"{recipe['arch']} at {recipe['image_size']} pixels ({recipe['weights']} weights)" for run in runs
-                         for recipe in [json.loads((run / "recipe.json").read_text())["recipe"]]],
+             "members": [_described(json.loads((run / "recipe.json").read_text())["recipe"]) for run in runs],
              "phantom": None if args.data or args.runs else PHANTOM, "films": len(results[ensemble, 0].cases.keys)}
     write_text(args.out / "facts.json", json.dumps(facts, indent=1))
     write_text(args.out / "README.md", page(facts, table, pd.DataFrame(compared)))
+
+
+def _described(recipe: dict) -> str:
+    weights = "random" if recipe["weights"] == "none" else recipe["weights"]
+    return f"{recipe['arch']} at {recipe['image_size']} pixels from {weights} weights"
 
 
 def page(facts: dict, table: pd.DataFrame, compared: pd.DataFrame) -> str:
