@@ -120,7 +120,7 @@ def page(args, result, readers, films: Path) -> str:
                      f"{row['positives']:g} | {counts} |")
     lines += ["", "| published, CheXpert's 500 test studies | mean AUROC | radiologists below |", "|---|---|---|"]
     lines += [f"| {name} | {area:.3f} | {count} |" for name, area, count in PAPER]
-    return "\n".join([*lines, "", *readers.notes, ""])
+    return "\n".join([*lines, "", *readers.notes, "", "![ROC curves](figures/evaluation_roc.png)", ""])
 
 
 if __name__ == "__main__":
