@@ -46,6 +46,7 @@ def answer(main: Callable[[list[str] | None], int | None], argv: list[str] | Non
 def _answer(main, argv) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's start-up notes are not the user's business
     logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stderr)
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # nor where it puts a SavedModel's parts, nor its retracing
     try:
         return main(argv) or 0
     except InputError as error:

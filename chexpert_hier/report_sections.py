@@ -213,6 +213,7 @@ def _curve(log: pd.DataFrame, columns: dict[str, str], what: str, figure_class) 
             axes.axvline(start + 0.5, color="#888888", linewidth=0.8, linestyle=":")
         axes.annotate(str(log["stage"].iloc[start]).replace("$", r"\$"), (start + 0.6, 1.0 + 0.06 * (number % 2)),
                       xycoords=("data", "axes fraction"), va="bottom", fontsize=8, color="#505a66")
+    axes.set_xlim(0.5, len(log) + 0.5)
     axes.set_xlabel("epoch, all stages")
     axes.set_ylabel(what)
     axes.xaxis.get_major_locator().set_params(integer=True)

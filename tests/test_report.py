@@ -186,3 +186,10 @@ def test_every_recipe_has_its_report(name, tmp_path):
     assert recipe.source.split()[-1] in text and ("in 0 fields" not in text)
     assert bool(report_sections._paper(run)) == (name in ("pham2019", "phantom"))
     assert bool(run.result.comparisons) == bool(len(run.tree.edges))
+
+
+def test_a_training_of_one_epoch_has_its_curves():
+    """Matplotlib warns where what stands at an axis does not fit; a warning is an error here."""
+    log = pd.DataFrame([{"stage": "stage1", "epoch": 1, "learning_rate": 1e-3, "loss": 0.5, "valid_loss": 0.6,
+                         "valid_auroc": 0.7}])
+    assert report_sections._learning(log).count("<svg") == 2
