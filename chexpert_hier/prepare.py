@@ -313,15 +313,8 @@ def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
     if args.quiet:
         logging.getLogger("chexpert_hier").setLevel(logging.WARNING)
-    recipe = recipes.named(args.recipe)
-    for name in ("seed", "reader", "views", "resize"):
-        if getattr(args, name) is not None:
-            recipe = recipes.change(recipe, name, str(getattr(args, name)))
-    for text in args.set:
-        name, equals, value = text.partition("=")
-        if not equals:
-            raise InputError(f"--set {text}: expected FIELD=VALUE")
-        recipe = recipes.change(recipe, name, value)
+    recipe = recipes.change(recipes.named(args.recipe), *args.set,
+                            **{name: getattr(args, name) for name in ("seed", "reader", "views", "resize")})
     if args.workers is not None and args.workers < 1:
         raise InputError(f"--workers is {args.workers}; expected 1 or more")
     cv2.setNumThreads(1)  # films go to threads of their own

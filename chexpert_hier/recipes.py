@@ -166,24 +166,33 @@ def from_json(fields: dict) -> Recipe:
     return Recipe(**{**rest, "stages": stages})
 
 
-def change(recipe: Recipe, name: str, text: str) -> Recipe:
-    """Set one field from text, as in `--set field=value`.
+def change(recipe: Recipe, *settings: str, **flags: object) -> Recipe:
+    """Set fields, all at once: only the recipe that comes out must be sound, not what lies on the way to it.
 
     Args:
         recipe: where to change.
-        name: a field of the recipe ("image_size"), or of a stage ("stage2.learning_rate"); "stages.epochs" sets all.
-        text: the value as typed; tuples are separated by commas.
+        settings: "FIELD=VALUE" as typed after `--set`: a field of the recipe ("image_size=320"), or of a stage
+            ("stage2.learning_rate=1e-3"; "stages.epochs=2" sets all); tuples are separated by commas.
+        flags: fields of the recipe by name, set before; None leaves a field as it is.
 
     Raises:
-        InputError: no such field, or the text is not of its type.
+        InputError: no such field, a text that is not of its type, or a recipe that is not sound.
     """
-    place, dot, field = name.partition(".")
-    if not dot:
-        return replace(recipe, **{name: _typed(Recipe, name, text)})
-    one_of("--set: the stage", place, ("stages", *(stage.name for stage in recipe.stages)))
-    value = _typed(Stage, field, text)
-    return replace(recipe, stages=tuple(
-        replace(stage, **{field: value}) if place in ("stages", stage.name) else stage for stage in recipe.stages))
+    fields, stages = {}, [{} for _ in recipe.stages]
+    texts = [f"{name}={value}" for name, value in flags.items() if value is not None]
+    for text in (*texts, *settings):
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise InputError(f"--set {text}: expected FIELD=VALUE")
+        place, dot, field = name.partition(".")
+        if not dot:
+            fields[name] = _typed(Recipe, name, value)
+            continue
+        one_of("--set: the stage", place, ("stages", *(stage.name for stage in recipe.stages)))
+        for stage, own in zip(recipe.stages, stages):
+            if place in ("stages", stage.name):
+                own[field] = _typed(Stage, field, value)
+    return replace(recipe, **fields, stages=tuple(replace(stage, **own) for stage, own in zip(recipe.stages, stages)))
 
 
 def _typed(owner: type, name: str, text: str):

@@ -127,18 +127,9 @@ def _settings(args: argparse.Namespace) -> dict:
 
 def _asked(args: argparse.Namespace, base: recipes.Recipe | None = None) -> dict:
     recipe = base or recipes.named(args.recipe or ("pham2019" if args.data else "phantom"))
-    for name in FIELDS:
-        value = getattr(args, name)
-        if value is not None:
-            recipe = recipes.change(recipe, name, str(value))
-    for name, value in (("epochs", args.epochs), ("batch_size", args.batch_size)):
-        if value is not None:
-            recipe = recipes.change(recipe, f"stages.{name}", str(value))
-    for text in args.set:
-        name, equals, value = text.partition("=")
-        if not equals:
-            raise InputError(f"--set {text}: expected FIELD=VALUE")
-        recipe = recipes.change(recipe, name, value)
+    whole = [f"stages.{name}={value}" for name, value in (("epochs", args.epochs), ("batch_size", args.batch_size))
+             if value is not None]
+    recipe = recipes.change(recipe, *whole, *args.set, **{name: getattr(args, name) for name in FIELDS})
     if args.checkpoint_every < 0:
         raise InputError(f"--checkpoint-every is {args.checkpoint_every}; expected 1 or more batches")
     if args.limit is not None and args.limit < 1:

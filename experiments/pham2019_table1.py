@@ -86,8 +86,7 @@ def _train_all(args: argparse.Namespace) -> None:
     base = replace(recipes.named(args.recipe), arch=args.arch)
     if args.recipe == "phantom":  # a schedule of its own: the recipe's is cut to the minutes of the first command
         base = replace(base, stages=(replace(base.stages[0], **STAGE1), base.stages[1]))
-    for text in args.set:
-        base = recipes.change(base, *text.split("=", 1))
+    base = recipes.change(base, *args.set)
     dataset = _dataset(args)
     if args.pretrained:
         base = replace(base, weights=str(_pretrained(args, base)))

@@ -21,9 +21,8 @@ def make_run(folder: Path, data: Path, seed: int = 0, **changes) -> Path:
     from chexpert_hier.model import build_model
 
     folder.mkdir(parents=True)
-    recipe = recipes.named("phantom")
-    for name, value in {"arch": "tiny", "image_size": "32", "template_films": "10", **changes}.items():
-        recipe = recipes.change(recipe, name, value)
+    changes = {"arch": "tiny", "image_size": 32, "template_films": 10, **changes}
+    recipe = recipes.change(recipes.named("phantom"), **changes)
     dataset = datasets.read(data, "chexpert", views=recipe.views)
     sources.learn_croppers(dataset, recipe, folder)
     build_model("tiny", dataset.labels, image_size=32, seed=seed).save(folder / "model.keras")

@@ -94,7 +94,7 @@ def test_unknown_labels_and_methods_are_told(films):
 @pytest.fixture
 def opened(monkeypatch, tmp_path):
     """A run with a tiny network, of frontal films cut in the centre."""
-    recipe = recipes.change(recipes.named("phantom"), "image_size", "48")
+    recipe = recipes.change(recipes.named("phantom"), image_size=48)
     model = build_model("tiny", LABELS, image_size=48, seed=1)
     member = predict.Member(tmp_path, recipe, LABELS, hierarchy.flat(LABELS),
                             {"Frontal": Cropper("centre", None, 64, 48)},

@@ -93,13 +93,19 @@ def test_a_recipe_survives_json(name):
 
 
 def test_fields_are_set_from_text():
-    recipe = recipes.change(recipes.PHAM2019, "closure", "true")
-    recipe = recipes.change(recipe, "lsr_ones", "0.6,0.9")
-    recipe = recipes.change(recipe, "stage2.learning_rate", "0.01")
-    recipe = recipes.change(recipe, "stages.epochs", "2")
+    recipe = recipes.change(recipes.PHAM2019, "closure=true", "lsr_ones=0.6,0.9", "stage2.learning_rate=0.01",
+                            "stages.epochs=3", "stage2.epochs=2", image_size=320, policy=None)
+    assert recipe.image_size == 320 and recipe.policy == recipes.PHAM2019.policy
     assert recipe.closure is True and recipe.lsr_ones == (0.6, 0.9)
     assert [stage.learning_rate for stage in recipe.stages] == [1e-4, 0.01]
-    assert [stage.epochs for stage in recipe.stages] == [2, 2]
+    assert [stage.epochs for stage in recipe.stages] == [3, 2]
+
+
+def test_only_what_comes_out_of_all_settings_must_be_sound():
+    recipe = recipes.change(recipes.PHAM2019, "rescaled_size=73", "crop_size=64")
+    assert (recipe.rescaled_size, recipe.crop_size) == (73, 64)
+    with pytest.raises(InputError, match="expected FIELD=VALUE"):
+        recipes.change(recipes.PHAM2019, "rescaled_size")
 
 
 @pytest.mark.parametrize(("name", "value", "hint"), [
@@ -108,5 +114,5 @@ def test_fields_are_set_from_text():
     ("stage1.epochs", "0", "1 or more"), ("crop_size", "300", "rescaled_size")])
 def test_a_wrong_field_or_value_is_one_line_that_says_what_is_valid(name, value, hint):
     with pytest.raises(InputError, match=re.escape(hint)) as error:
-        recipes.change(recipes.PHAM2019, name, value)
+        recipes.change(recipes.PHAM2019, f"{name}={value}")
     assert "\n" not in str(error.value)

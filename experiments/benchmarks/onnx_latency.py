@@ -25,7 +25,7 @@ def made_up(arch: str) -> Member:
     commands.import_keras()
     from chexpert_hier.model import build_model
 
-    recipe = recipes.change(recipes.named("pham2019"), "arch", arch)
+    recipe = recipes.change(recipes.named("pham2019"), arch=arch)
     network = build_model(arch, labels.CHEXPERT_LABELS, seed=0)
     return Member(Path("."), recipe, labels.CHEXPERT_LABELS, hierarchy.CHEXPERT_TREE, {"Frontal": Cropper("centre")},
                   images.IMAGENET, network)
