@@ -295,8 +295,8 @@ def memory_per_film(model: keras.Model) -> dict[str, int]:
 
     Counts each convolution's, normalisation's, activation's, pooling's, sum's and concatenation's output once, and what
     a separable convolution holds between its two halves, in the layer's own precision: what back-propagation may keep.
-    Padding, the gradients' passing copies and the allocator's reserve are left out. docs/memory.md sets the six networks'
-    numbers beside measured ones (0.65 to 1.1 of these).
+    Padding, the gradients' passing copies and the allocator's reserve are left out. docs/memory.md sets the numbers of
+    the six networks beside measured ones (0.6 to 1.1 times these).
 
     Args:
         model: any functional model with fixed image size.
