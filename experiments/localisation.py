@@ -188,8 +188,8 @@ def tables(out: Path) -> None:
               "threshold (definitions of CheXlocalize), over films that have the finding. Maps are stretched over the "
               "film, as the papers do, or *centred*: each cell where the centre of what it sees lies (ours, `--place "
               "centred`). point: the one place that lies in most training masks. untrained: the same network's maps "
-              "before training. Differences are paired within films, 95 % bootstrap intervals over patients. The heart is "
-              "always in the same place: one point lies in nearly every enlarged one, and no map can point better.", ""]
+              "before training. Differences are paired within films, 95 % bootstrap intervals over patients. The heart "
+              "is always in the same place: one point lies in nearly every enlarged one, and no map points better.", ""]
     rows = _summary(pd.read_csv(out / "phantom.csv", dtype={"patient": str}))
     write_text(out / "table.csv", rows.to_csv(index=False, float_format="%.4f"))
     differences = [f"{name} - {against}" for name, against in AGAINST]
