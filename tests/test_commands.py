@@ -77,7 +77,16 @@ def test_progress_passes_everything_on_and_says_rate_and_unit(capsys):
     assert "decode: 3/3 films" in capsys.readouterr().err
 
 
+@pytest.fixture
+def interruptible():
+    """Ctrl-C reaches the processes that a test starts, also where the tests run in the background and ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("start", [
     ("-m", "chexpert_hier.run"), ("-c", "from chexpert_hier import console; raise SystemExit(console.run())")])
 def test_ctrl_c_while_modules_are_imported_is_one_line(start, tmp_path):
@@ -85,15 +94,19 @@ def test_ctrl_c_while_modules_are_imported_is_one_line(start, tmp_path):
     (tmp_path / "pandas.py").write_text("import sys, time\nsys.stdout.write('importing\\n')\nsys.stdout.flush()\n"
                                         "time.sleep(60)\n")
     paths = [str(tmp_path), str(Path(commands.__file__).parents[1])]
-    process = subprocess.Popen([sys.executable, *start], env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert process.stdout.readline() == "importing\n"
-    process.send_signal(signal.SIGINT)
-    _, error = process.communicate(timeout=30)
+    with subprocess.Popen([sys.executable, *start], env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "importing\n"
+        process.send_signal(signal.SIGINT)
+        try:
+            _, error = process.communicate(timeout=30)
+        finally:
+            process.kill()
     assert process.returncode == 130 and error.splitlines() == [commands.INTERRUPTED]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_after_the_answer_does_not_change_the_exit_code():
     code = ("import atexit, os, signal\nfrom chexpert_hier import commands\ncommands.answer_early_interrupts()\n"
             "atexit.register(lambda: os.kill(os.getpid(), signal.SIGINT))\n"
