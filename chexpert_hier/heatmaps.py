@@ -140,8 +140,8 @@ def film_maps(member, films: Sequence, greys: Sequence[np.ndarray], labels: Sequ
         labels: which findings.
         method: see `heatmaps`.
         place: "stretched" lays the map over the whole crop, as the papers do (Zhou et al. 2016; Rajpurkar et al. 2017);
-            "centred" (ours) puts each cell where the centre of what it sees lies, which differs by half a cell and more
-            in networks other than the DenseNets (model.map_cells).
+            "centred" (ours) puts each cell where the centre of what it sees lies (model.map_cells), which is up to half
+            a cell away.
 
     Returns:
         one FilmMaps per film.

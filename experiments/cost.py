@@ -15,6 +15,7 @@ import numpy as np
 
 from chexpert_hier import commands
 from chexpert_hier.files import write_text
+from chexpert_hier.recipes import SIX
 from experiments.benchmarks import machine
 
 DOCS = Path(__file__).resolve().parents[1] / "docs" / "cost.md"
@@ -22,7 +23,6 @@ TRAIN, VALID, TEST = 191_027, 202, 518  # CheXpert's frontal films (ledger 2.3)
 CONDITIONAL = {"u-ignore": 98_882, "u-zeros": 98_882, "u-ones": 107_475}  # rows of stage 1 (ledger 1.5)
 # Row of Table 1 -> films that go through the whole network in training (5 epochs), and once for stage 2's features.
 EPOCHS, DRAWS = 5, 10
-SIX = ("densenet121", "densenet169", "densenet201", "inceptionresnetv2", "xception", "nasnetlarge")
 # Published dense rates in TFLOP/s and the share of it that is assumed; nothing here was measured on these cards.
 CARDS = {"RTX 2080 Ti, 11 GB, float16 (estimate)": (53.8, 0.15), "H200, bfloat16 (estimate)": (989.0, 0.10)}
 

@@ -19,10 +19,10 @@ import numpy as np
 
 from chexpert_hier import commands
 from chexpert_hier.files import write_text
+from chexpert_hier.recipes import SIX
 from experiments.benchmarks import machine, versions
 
 PAGE = Path(__file__).parents[1] / "docs" / "memory.md"
-SIX = ("densenet121", "densenet169", "densenet201", "inceptionresnetv2", "xception", "nasnetlarge")
 SIZE, BATCH, PIECE = 224, 32, 8  # pixels, films in a batch (Pham et al. 2019, section 4.3), films in a micro-batch
 FILMS = {"nasnetlarge": 3}  # in the smaller of the two measured batches; others 6
 STEPS = 2

@@ -317,7 +317,7 @@ def _figure(table: pd.DataFrame, path: Path) -> None:
     axis.set_yticks(range(len(rows)), rows["run"])
     axis.set_xlabel("mean AUROC over the five competition labels")
     axis.grid(axis="x", alpha=0.3)
-    axis.legend(loc="lower right", fontsize=8)
+    figure.legend(loc="outside lower center", ncols=3, fontsize=8)
     with written_whole(path) as beside:
         figure.savefig(beside, dpi=130)
     plt.close(figure)

@@ -24,6 +24,7 @@ from chexpert_hier.evaluate import comparison
 from chexpert_hier.evaluate.ranking import roc_curve
 from chexpert_hier.files import write_text, written_whole
 from chexpert_hier.labels import COMPETITION_LABELS
+from chexpert_hier.recipes import SIX
 
 HERE = Path(__file__).parent
 # Pham et al. 2019, Table 2 (ledger 3.2, 3.3): AT, CM, CO, ED, PE, mean, on CheXpert's 200 validation studies.
@@ -37,7 +38,6 @@ PAPER = {
     "U-Ones+CT+LSR, DenseNet-121 (Pham et al., Table 1)": (.825, .855, .937, .930, .923, .894),
     "ensemble of six, 10 views (Pham et al.)": (.909, .910, .957, .958, .964, .940),
 }
-SIX = ("densenet121", "densenet169", "densenet201", "inceptionresnetv2", "xception", "nasnetlarge")
 PHANTOM = {"patients": 2200, "valid_patients": 1000, "seed": 21, "report_noise": 0.3, "laterals": False,
            "most_studies": 3}
 

@@ -65,6 +65,7 @@ def report(name: str, command: str, what: str, lines: Sequence[str], ratio: floa
            write: bool, note: Callable[[], str] | str = "") -> None:
     """Print the table and, last, the ratio; with `write` also replace the script's section in results.md."""
     load = f"load {os.getloadavg()[0]:.1f} when it ended" if hasattr(os, "getloadavg") else ""
+    command = command.replace(" --write", "").strip()
     text = "\n".join([f"## {name}", "", f"`{command}` · {machine()}, {load} · {versions(*packages)} · "
                       f"{date.today().isoformat()} · {what}", "", *lines, "", f"ratio: {ratio:.2f}", ""])
     print(text.rsplit("\nratio:", 1)[0])
