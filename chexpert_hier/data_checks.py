@@ -14,7 +14,7 @@ from .datasets import Dataset, film_faults, read
 from .errors import InputError
 from .files import write_text
 from .films import FilmError, read_film, read_header
-from .hierarchy import READINGS, TREES, Tree, close_upward, flat, named, read_tree, stage_one
+from .hierarchy import READINGS, TREES, Tree, close_upward, flat, named, positives_seen, read_tree, stage_one
 from .tables import EXAMPLES, Problems
 
 OLDEST = 120  # years; ChestX-ray14's first edition has ages up to 414
@@ -186,7 +186,8 @@ def counts(dataset: Dataset, tree: Tree, *, blank: str = "negative", closure: bo
 
     Returns:
         one row per views ("frontal", "all"), policy, reading ("flat": every row and cell) and label: rows, cells (of
-        the mask), counted (those whose target is not NaN), mean (of the targets that count).
+        the mask), counted (those whose target is not NaN), mean (of the targets that count), positives (under the
+        policy, in all rows), seen (the share of these whose cell is in the mask).
     """
     train = dataset.split("train")
     frontal = (train.films["view"] == "Frontal").to_numpy()
@@ -202,10 +203,11 @@ def counts(dataset: Dataset, tree: Tree, *, blank: str = "negative", closure: bo
             for reading in ("flat", *READINGS):
                 rows, cells = stage_one(hard, tree, reading) if reading != "flat" else (
                     np.ones(len(raw), bool), np.ones(raw.shape, bool))
-                result.append(_counted(target, rows, cells).assign(views=views, policy=policy, reading=reading,
-                                                                   label=part.labels))
+                result.append(_counted(target, rows, cells).assign(
+                    positives=(hard == 1).sum(axis=0), seen=positives_seen(hard, cells), views=views, policy=policy,
+                    reading=reading, label=part.labels))
     return pd.concat(result, ignore_index=True)[
-        ["views", "policy", "reading", "label", "rows", "cells", "counted", "mean"]]
+        ["views", "policy", "reading", "label", "rows", "cells", "counted", "mean", "positives", "seen"]]
 
 
 def _counted(target: np.ndarray, rows: np.ndarray, cells: np.ndarray) -> pd.DataFrame:
@@ -220,12 +222,15 @@ def print_counts(dataset: Dataset, tree: str | None, blank: str, closure: bool, 
     """Print `counts`, one block per views and policy; `out` gets the table as .csv or .json."""
     table = counts(dataset, _tree(dataset, tree), blank=blank, closure=closure, seed=seed)
     print(f"{dataset.describe()}\ntraining films; blank cells: {blank}{'; labels closed upward' if closure else ''}. "
-          "Per label: cells of the mask (those that count, where fewer), mean target.")
+          "Per label: cells of the mask (those that count, where fewer), mean target, share of the label's positives "
+          "that stage 1 sees.")
     for (views, policy), block in table.groupby(["views", "policy"], sort=False):
         shown = pd.DataFrame({"rows": block.groupby("reading", sort=False)["rows"].first().map("{:,}".format)}).T
         shown = pd.concat([shown, block.assign(text=[
             f"{cells:,}" + f" ({counted:,})" * (counted < cells) + f" {mean:.4f}" * bool(counted)
-            for cells, counted, mean in zip(block["cells"], block["counted"], block["mean"])
+            + f" {seen:.1%}" * bool(positives)
+            for cells, counted, mean, positives, seen in block[
+                ["cells", "counted", "mean", "positives", "seen"]].itertuples(index=False)
         ]).pivot(index="label", columns="reading", values="text").loc[list(dataset.labels), shown.columns]])
         print(f"\n{views} views, {policy}\n{shown.to_string()}")
     raw = dataset.split("train").raw

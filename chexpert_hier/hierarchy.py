@@ -5,17 +5,18 @@ Knows label names only: no files but a user's own tree, no images, no models.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from .errors import InputError, one_of
 from .labels import CHESTXRAY14_LABELS, CHEXPERT_LABELS
 
-READINGS = ("union", "all-parents", "any-parent", "chen")
+FEW_SEEN = 0.1  # log and report name the labels of whose positives stage 1 sees a smaller share (ours)
 
 
 @dataclass(frozen=True)
@@ -209,19 +210,78 @@ def close_upward(raw: np.ndarray, tree: Tree) -> np.ndarray:
     return np.where(positive, np.float32(1), np.where(uncertain, np.float32(-1), raw))
 
 
-def stage_one(hard: np.ndarray, tree: Tree, reading: str = "union") -> tuple[np.ndarray, np.ndarray]:
+class StageOne(NamedTuple):
+    """What stage 1 learns from.
+
+    Attributes:
+        rows: bool (films,).
+        cells: bool (films, labels), False outside `rows`. A cell whose target is NaN still does not count.
+    """
+
+    rows: np.ndarray
+    cells: np.ndarray
+
+
+def conditional_cells(hard: np.ndarray, tree: Tree) -> np.ndarray:
+    """The cells that p(label | parents present) is learned from: those whose parents are all present.
+
+    Args:
+        hard: (films, labels) of `labels.hard_targets`: a parent is present where it is 1. NaN is not present.
+        tree: whose labels are the columns.
+
+    Returns:
+        bool (films, labels), True in every row for a label without parents.
+
+    Source: Chen et al. 2019, eq. 2.
+    """
+    _columns(hard, tree)
+    absent = (np.asarray(hard) != 1).astype(np.float32)
+    return absent @ tree.parents_matrix.T.astype(np.float32) == 0
+
+
+def _leaves(hard: np.ndarray, tree: Tree) -> StageOne:
+    roots = tree.has_children & ~tree.children
+    return StageOne((hard[:, roots] == 1).any(axis=1), np.broadcast_to(~roots, hard.shape))
+
+
+def _union(hard: np.ndarray, tree: Tree) -> StageOne:
+    return StageOne(_leaves(hard, tree).rows, conditional_cells(hard, tree) & tree.children)
+
+
+def _all_parents(hard: np.ndarray, tree: Tree) -> StageOne:
+    rows = (hard[:, tree.has_children] == 1).all(axis=1) & tree.has_children.any()
+    return StageOne(rows, np.broadcast_to(tree.children, hard.shape))
+
+
+def _any_parent(hard: np.ndarray, tree: Tree) -> StageOne:
+    return StageOne((hard[:, tree.has_children] == 1).any(axis=1), np.ones(hard.shape, bool))
+
+
+def _chen(hard: np.ndarray, tree: Tree) -> StageOne:
+    return StageOne(np.ones(len(hard), bool), conditional_cells(hard, tree))
+
+
+# Name -> rows and cells (which may lie outside the rows) of a reading; the first one is the default.
+READINGS: dict[str, Callable[[np.ndarray, Tree], StageOne]] = {
+    "leaves": _leaves, "union": _union, "all-parents": _all_parents, "any-parent": _any_parent, "chen": _chen,
+}
+
+
+def stage_one(hard: np.ndarray, tree: Tree, reading: str = "leaves") -> StageOne:
     """Which rows and cells stage 1 (conditional training) learns from.
 
-    The paper's sentence, "all positive parent labels" (Pham et al. 2019, section 3.2), leaves it open (ledger C1-C4).
-    The readings, with their number of CheXpert's 191,027 training frontals under u-ignore and u-zeros / u-ones:
+    The paper's sentence, a partial training set "containing all positive parent labels" on which child labels are
+    learned (Pham et al. 2019, section 3.2), leaves it open (docs/deviations.md C1-C4). The readings, with their number
+    of CheXpert's 191,027 training frontals under u-ignore and u-zeros / u-ones:
 
-    - "union" (default): rows where a root with children is positive (Lung Opacity or Enlarged Cardiomediastinum:
-      98,882 / 107,475); a child's cell counts only where all its parents are positive (Pneumonia: Lung Opacity and
-      Consolidation: 4,897 / 22,847). Consolidation alone opens no row. Roots do not train.
+    - "leaves" (default): rows where a root with children is positive (Lung Opacity or Enlarged Cardiomediastinum:
+      98,882 / 107,475); on them every label but these roots trains, unmasked, also labels without parents.
+    - "union": the same rows; a child's cell counts only where all its parents are positive (Pneumonia: Lung Opacity
+      and Consolidation: 4,897 / 22,847); labels without parents do not train.
     - "all-parents": the literal sentence: rows where every label with children is positive (209 / 2,404); all children
-      train, roots do not.
+      train, labels without parents do not.
     - "any-parent": rows where any label with children is positive (106,666 / 120,584); all outputs train, unmasked.
-    - "chen": all rows (191,027); a child's cell counts where all its parents are positive, roots always (Chen et al.
+    - "chen": all rows (191,027); a child's cell counts where all its parents are positive, others always (Chen et al.
       2019, eq. 2).
 
     Args:
@@ -229,33 +289,36 @@ def stage_one(hard: np.ndarray, tree: Tree, reading: str = "union") -> tuple[np.
         tree: whose labels are the columns.
         reading: one of READINGS.
 
-    Returns:
-        rows: bool (films,).
-        cells: bool (films, labels), False outside `rows`. A cell whose target is NaN still does not count.
+    Raises:
+        InputError: there is no such reading.
+        ValueError: the number of columns is not the tree's number of labels.
 
-    >>> lungs = Tree(("Opacity", "Consolidation"), {"Consolidation": ("Opacity",)})
-    >>> rows, cells = stage_one(np.array([[1, 0], [0, 1], [1, np.nan]]), lungs)
+    >>> lungs = Tree(("Opacity", "Consolidation", "Effusion"), {"Consolidation": ("Opacity",)})
+    >>> rows, cells = stage_one(np.array([[1, 0, 1], [0, 1, 1], [1, np.nan, 0]]), lungs)
     >>> rows.tolist(), cells.tolist()
-    ([True, False, True], [[False, True], [False, False], [False, True]])
+    ([True, False, True], [[False, True, True], [False, False, False], [False, True, True]])
     """
     one_of("ct-rows", reading, READINGS)
+    hard = np.asarray(hard)
     _columns(hard, tree)
-    present = np.asarray(hard) == 1
-    absent_parents = (~present).astype(np.float32) @ tree.parents_matrix.T.astype(np.float32)  # (films, labels)
-    given = absent_parents == 0
-    if reading == "union":
-        rows = present[:, tree.has_children & ~tree.children].any(axis=1)
-        cells = given & tree.children
-    elif reading == "all-parents":
-        rows = present[:, tree.has_children].all(axis=1) & tree.has_children.any()
-        cells = np.broadcast_to(tree.children, present.shape)
-    elif reading == "any-parent":
-        rows = present[:, tree.has_children].any(axis=1)
-        cells = np.ones(present.shape, bool)
-    else:
-        rows = np.ones(len(present), bool)
-        cells = given
-    return rows, cells & rows[:, None]
+    rows, cells = READINGS[reading](hard, tree)
+    return StageOne(rows, cells & rows[:, None])
+
+
+def positives_seen(hard: np.ndarray, cells: np.ndarray) -> np.ndarray:
+    """The share of each label's positives that stage 1 sees.
+
+    Args:
+        hard: (films, labels) of `labels.hard_targets`; positive is 1.
+        cells: bool (films, labels) of `stage_one`.
+
+    Returns:
+        float64 (labels,) in [0, 1]; NaN for a label that is nowhere positive.
+    """
+    positive = np.asarray(hard) == 1
+    total = positive.sum(axis=0)
+    seen = (positive & cells).sum(axis=0)
+    return np.divide(seen, total, out=np.full(total.shape, np.nan), where=total > 0)
 
 
 def chain_rule(conditional: np.ndarray, tree: Tree) -> np.ndarray:

@@ -14,6 +14,8 @@ from .errors import InputError, one_of
 
 STAGE_ROWS = ("all", "conditional", "random")
 STAGE_LAYERS = ("all", "head", "behind-backbone")
+STAGE_CELLS = ("all", "conditional")
+STAGE_LABELS = ("all", "parents")
 SCHEDULES = ("divide", "plateau", "constant")
 KEEPS = ("last", "lowest validation loss")
 HEADS = ("dense", "three-class", "hbce")
@@ -23,7 +25,6 @@ STUDY_SCORES = ("max", "mean", "confident")
 SIX = ("densenet121", "densenet169", "densenet201", "inceptionresnetv2", "xception", "nasnetlarge")
 # Named here so that `--help` and a wrong --arch answer without Keras; tests hold it against backbones.BACKBONES.
 ARCHITECTURES = (*SIX, "tiny")
-CT_ROWS = ("union", "all-parents", "any-parent", "chen")
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,10 @@ class Stage:
     # "head": the final Dense layer alone; "behind-backbone": all that is not the backbone. What is frozen has its
     # BatchNorm in inference mode.
     layers: str = "all"
+    # "conditional": a child's cell counts only where all its parents are present, whatever the rows
+    cells: str = "all"
+    # "parents": only the columns that stage 1 has not learned (under `ct_rows`) are fitted; the others stay as they are
+    labels: str = "all"
     loss: str = "bce"  # a row of losses.LOSSES
     epochs: int = 5
     batch_size: int = 32
@@ -73,7 +78,7 @@ class Recipe:
     blank: str = "negative"
     drop_uncertain_rows: bool = False
     closure: bool = False
-    ct_rows: str = "union"
+    ct_rows: str = "leaves"
     lsr_ones: tuple[float, float] = (0.55, 0.85)
     lsr_zeros: tuple[float, float] = (0.0, 0.3)
     lsr_draw: str = "fixed"
@@ -219,7 +224,7 @@ def _typed(owner: type, name: str, text: str):
 def _check(recipe: Recipe) -> None:
     labels.Policy.parse(recipe.policy)
     for what, value, valid in (
-        ("--ct-rows", recipe.ct_rows, CT_ROWS), ("--blank", recipe.blank, ("negative", "ignore")),
+        ("--ct-rows", recipe.ct_rows, tuple(hierarchy.READINGS)), ("--blank", recipe.blank, ("negative", "ignore")),
         ("views", recipe.views, ("frontal", "lateral", "both")), ("product", recipe.product, ("auto", "on", "off")),
         ("crop", recipe.crop, ("template", "centre", "none")),
         ("lsr_draw", recipe.lsr_draw, ("fixed", "epoch", "mean")),
@@ -233,11 +238,16 @@ def _check(recipe: Recipe) -> None:
     one_of("--arch", recipe.arch, ARCHITECTURES)
     for stage in recipe.stages:
         for what, value, valid in (("rows", stage.rows, STAGE_ROWS), ("layers", stage.layers, STAGE_LAYERS),
+                                   ("cells", stage.cells, STAGE_CELLS), ("labels", stage.labels, STAGE_LABELS),
                                    ("schedule", stage.schedule, SCHEDULES), ("keep", stage.keep, KEEPS)):
             one_of(f"{stage.name}.{what}", value, valid)
         for what in ("epochs", "batch_size", "drop_every"):
             if getattr(stage, what) < 1:
                 raise InputError(f"{stage.name}.{what} is {getattr(stage, what)}; expected 1 or more")
+        if stage.labels == "parents" and (stage.fresh_head or stage.layers != "head"
+                                          or recipe.ct_rows in ("any-parent", "chen")):
+            raise InputError(f"{stage.name}.labels=parents: fits only what stage 1 has not learned; it needs layers="
+                             "head, fresh_head=false, and --ct-rows leaves, union or all-parents")
         if not stage.learning_rate > 0 or not stage.learning_rate_drop > 0:
             raise InputError(f"{stage.name}.learning_rate and its drop must be above 0")
     if recipe.micro_batch < 0:
@@ -268,7 +278,7 @@ PHAM2019 = Recipe(
     lsr_zeros=(0.0, 0.3),  # section 4.3 (L2)
     lsr_draw="fixed",  # not stated (L3)
     blank="negative",  # not stated; Stanford's own loader (D2)
-    ct_rows="union",  # section 3.2; the literal sentence leaves 209 films (C1)
+    ct_rows="leaves",  # section 3.2, Fig. 2: leaf labels on a partial set; the literal sentence leaves 209 films (C1)
     product="auto",  # section 3.2, eqs. 3-4: for the "+CT" rows (C10)
     crop="template",  # section 4.2 (P2)
     rescaled_size=256,  # section 4.2 (P1)
@@ -293,6 +303,8 @@ PHAM2019 = Recipe(
             name="stage2",
             rows="all",  # section 3.2
             layers="head",  # section 3.2: all but the last fully connected layer frozen
+            cells="all",  # section 3.2: "retrain it on the full dataset" (C9)
+            labels="all",  # the same (C9)
             epochs=5,  # not stated; hyper-parameters "fixed" (C6, C7)
             batch_size=32,
             learning_rate=1e-4,  # restarted (C7)

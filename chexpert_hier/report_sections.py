@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from . import labels, recipes, report_films, uncertainty
+from . import hierarchy, labels, recipes, report_films, uncertainty
 from .evaluate import Findings, figures, page
 from .evaluate.names import mean_labels
 from .evaluate.page import escaped, html_table, in_digits, with_interval
@@ -147,8 +147,16 @@ def _stages(run) -> str:
             {"conditional": "parents present", "all": "all"}.get(stage.rows, stage.rows), films,
             {"head": "last Dense layer"}.get(stage.layers, stage.layers), stage.loss, f"{len(seen)} of {stage.epochs}",
             stage.batch_size, rate, _duration(seen["seconds"].sum()))], False))
-    return html_table("What was trained, stage by stage", ["Stage", "Films", "How many", "Layers", "Loss", "Epochs",
-                                                           "Batch", "Learning rate", "Time"], rows, text=(1, 3, 4, 7))
+    columns = ["Stage", "Films", "How many", "Layers", "Loss", "Epochs", "Batch", "Learning rate", "Time"]
+    return html_table("What was trained, stage by stage", columns, rows, text=(1, 3, 4, 7)) + _few_seen(run)
+
+
+def _few_seen(run) -> str:
+    """The labels that conditional training's stage 1 hardly sees."""
+    few = [f"{escaped(label)} ({share:.0%})" for label, share in run.facts.get("positives_seen", {}).items()
+           if share is not None and share < hierarchy.FEW_SEEN]
+    return (f"<p>Stage 1 (ct_rows {escaped(run.recipe.ct_rows)}) sees under {hierarchy.FEW_SEEN:.0%} of the positives "
+            f"of {', '.join(few)}: what is known of these comes from stage 2.</p>") if few else ""
 
 
 def _data(run) -> str:

@@ -14,9 +14,10 @@ import platform
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
-from . import __version__, commands, datasets, hierarchy, recipes
+from . import __version__, commands, datasets, hierarchy, labels, recipes
 from .errors import InputError, one_of
 from .files import locked, remove_leftovers, write_text
 
@@ -53,7 +54,7 @@ def parser() -> argparse.ArgumentParser:
     add("--limit", type=int, help="use about this many training films (whole patients)")
     add("--seed", type=int, help="of weights, order, template films and label smoothing")
     add("--blank", help="blank cells: negative (default) or ignore")
-    add("--ct-rows", help="reading of conditional training: union, all-parents, any-parent, chen")
+    add("--ct-rows", help=f"reading of conditional training: {', '.join(hierarchy.READINGS)}")
     add("--normalise", help="imagenet (the paper), native (what the network was pre-trained with), dataset, none")
     add("--precision", help="float32, mixed_float16 or mixed_bfloat16")
     add("--micro-batch", type=int, metavar="N", help="films that go through the network at once, for networks whose "
@@ -208,8 +209,11 @@ def _run(args: argparse.Namespace, settings: dict, out: Path, argv: list[str]) -
     backbones.find_weights(recipe.arch, recipe.weights)  # before anything takes time
     source = _source(args, recipe, dataset, out, backbones.BACKBONES[recipe.arch].native)
     train, valid, judged = source.films("train"), source.films("valid"), _judged(recipe, source)
+    facts = _facts(args, settings, source, argv)
+    if recipe.conditional:
+        facts["positives_seen"] = positives_seen(recipe, tree, train)
     if not (out / "recipe.json").exists():  # a resumed run keeps its own
-        write_text(out / "recipe.json", json.dumps(_facts(args, settings, source, argv), indent=1))
+        write_text(out / "recipe.json", json.dumps(facts, indent=1))
     write_text(out / "split.csv", source.dataset.films[["path", "patient", "study", "split"]].to_csv(index=False))
     network = model.build_model(recipe.arch, train.labels, recipe.weights, recipe.image_size, recipe.built_head,
                                 seed=recipe.seed, batchnorm_momentum=recipe.batchnorm_momentum)
@@ -303,6 +307,22 @@ def _source(args, recipe, dataset, out, native):
     if cache is None:
         return sources.from_files(dataset, recipe, out, native)
     return sources.from_cache(dataset, recipe, out, native, None if cache == "auto" else Path(cache))
+
+
+def positives_seen(recipe: recipes.Recipe, tree: hierarchy.Tree, train) -> dict[str, float | None]:
+    """The share of each label's positives that conditional training's stage 1 sees; the log names those under 10 %.
+
+    Returns:
+        label -> 0 to 1, None for a label that is nowhere positive.
+    """
+    raw = hierarchy.close_upward(train.raw, tree) if recipe.closure else train.raw
+    hard = labels.hard_targets(raw, recipe.policy, blank=recipe.blank)
+    shares = hierarchy.positives_seen(hard, hierarchy.stage_one(hard, tree, recipe.ct_rows).cells)
+    few = [f"{label} ({share:.0%})" for label, share in zip(train.labels, shares) if share < hierarchy.FEW_SEEN]
+    if few:
+        log.info("stage 1 (--ct-rows %s) sees under %s of the positives of %s: what is known of these comes from "
+                 "stage 2", recipe.ct_rows, f"{hierarchy.FEW_SEEN:.0%}", ", ".join(few))
+    return {label: None if np.isnan(share) else round(float(share), 4) for label, share in zip(train.labels, shares)}
 
 
 def _selftrained(args, recipe, train):

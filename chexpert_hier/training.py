@@ -185,14 +185,22 @@ def stage_targets(recipe: Recipe, tree: hierarchy.Tree, films: Films, stage: Sta
     opened = counts.any(axis=1)
     if recipe.drop_uncertain_rows:
         opened &= ~(raw == -1).any(axis=1)
+    hard = labels.hard_targets(raw, policy, blank=recipe.blank)
+    conditional, cells = hierarchy.stage_one(hard, tree, recipe.ct_rows)
+    learned = cells.any(axis=0)  # (labels,), by stage 1
+    if stage.rows != "conditional":
+        cells = np.ones_like(cells)
+    if stage.rows == "random":  # a control: as many films, none of the conditions
+        chosen = np.random.default_rng([recipe.seed, 7]).permutation(len(films))[:int(conditional.sum())]
+        conditional = np.isin(np.arange(len(films)), chosen)
+    if stage.cells == "conditional":
+        cells = cells & hierarchy.conditional_cells(hard, tree)
+    if stage.labels == "parents":
+        cells = cells & ~learned
     if stage.rows != "all":
-        hard = labels.hard_targets(raw, policy, blank=recipe.blank)
-        conditional, cells = hierarchy.stage_one(hard, tree, recipe.ct_rows)
-        if stage.rows == "random":  # a control: as many films, none of the conditions
-            chosen = np.random.default_rng([recipe.seed, 7]).permutation(len(films))[:int(conditional.sum())]
-            conditional, cells = np.isin(np.arange(len(films)), chosen), np.ones_like(cells)
-        targets = np.where(cells if targets.ndim == 2 else cells[..., None], targets, np.float32(np.nan))
-        opened &= conditional & (cells & counts).any(axis=1)
+        opened &= conditional
+    opened &= (cells & counts).any(axis=1)
+    targets = np.where(cells if targets.ndim == 2 else cells[..., None], targets, np.float32(np.nan))
     rows = np.flatnonzero(opened)
     return rows, targets[rows]
 

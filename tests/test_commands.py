@@ -36,7 +36,7 @@ def test_help_answers_without_keras(command):
 
 @pytest.mark.parametrize(("arguments", "hint"), [
     (("--arch", "resnet50"), "densenet121"), (("--policy", "u-maybe"), "u-ones"), (("--recipe", "none"), "pham2019"),
-    (("--ct-rows", "some"), "union"), (("--data", "no/such/folder"), "no such folder"),
+    (("--ct-rows", "some"), "leaves"), (("--data", "no/such/folder"), "no such folder"),
     (("--set", "epochs=3"), "image_size"),
     (("--resume",), "--out"), (("--limit", "0"), "1 or more"), (("--seed", "x"), "invalid int")])
 def test_a_mistake_in_run_is_one_line_and_exit_code_2(arguments, hint, tmp_path):

@@ -157,7 +157,8 @@ def test_counts_by_hand(counted):
     table = indexed(counted)
     rows = {("frontal", policy, reading): table.loc[("frontal", policy, reading, "Edema"), "rows"]
             for policy in ("u-zeros", "u-ones") for reading in READINGS}
-    assert rows == {("frontal", "u-zeros", "union"): 2, ("frontal", "u-ones", "union"): 3,
+    assert rows == {("frontal", "u-zeros", "leaves"): 2, ("frontal", "u-ones", "leaves"): 3,
+                    ("frontal", "u-zeros", "union"): 2, ("frontal", "u-ones", "union"): 3,
                     ("frontal", "u-zeros", "all-parents"): 0, ("frontal", "u-ones", "all-parents"): 0,
                     ("frontal", "u-zeros", "any-parent"): 3, ("frontal", "u-ones", "any-parent"): 4,
                     ("frontal", "u-zeros", "chen"): 4, ("frontal", "u-ones", "chen"): 4}
@@ -169,6 +170,14 @@ def test_counts_by_hand(counted):
         line = table.loc[("frontal", policy, "union", label)]
         assert (line["cells"], line["counted"]) == (cells, counted_cells), (policy, label)
         assert line["mean"] == pytest.approx(mean, nan_ok=True)
+    # Consolidation is positive in films 3 and 4; film 3 has Lung Opacity, film 4 has no parent of the root
+    assert table.loc[("frontal", "u-ones", "leaves", "Consolidation"), ["cells", "positives", "seen"]].tolist() == [
+        3, 2, .5]
+    assert table.loc[("frontal", "u-ones", "leaves", "Lung Opacity"), ["cells", "positives", "seen"]].tolist() == [
+        0, 3, 0]
+    assert table.loc[("frontal", "u-ones", "leaves", "Pleural Effusion"), "cells"] == 3
+    assert table.loc[("frontal", "u-ones", "flat", "Edema"), "seen"] == 1
+    assert np.isnan(table.loc[("frontal", "u-ones", "leaves", "Fracture"), "seen"])
     assert table.loc[("frontal", "u-ignore", "flat", "Edema"), "counted"] == 3
     assert .55 <= table.loc[("frontal", "u-ones+lsr", "union", "Pneumonia"), "mean"] <= .85
     assert table.loc[("frontal", "u-mean", "flat", "Edema"), "mean"] == pytest.approx((1 + .5 + 0 + 0) / 4)
@@ -179,8 +188,10 @@ def test_counts_by_hand(counted):
 def test_the_counts_command(counted, tmp_path, capsys):
     assert answer(datasets.main, [str(counted), "--counts", "--out", str(tmp_path / "counts.csv")]) == 0
     text = capsys.readouterr().out
+    assert "3 0.3333 50.0%" in text
     assert "frontal views, u-ones" in text and "all views, u-mean" in text and "w uncertain" in text
-    assert (tmp_path / "counts.csv").read_text().startswith("views,policy,reading,label,rows,cells,counted,mean\n")
+    assert (tmp_path / "counts.csv").read_text().startswith(
+        "views,policy,reading,label,rows,cells,counted,mean,positives,seen\n")
     assert answer(datasets.main, [str(counted), "--counts", "--tree", "nowhere.json"]) == 2
     (counted / "valid.csv").unlink()  # no split of its own: all five films are counted, none is drawn away
     assert answer(datasets.main, [str(counted), "--counts"]) == 0

@@ -55,6 +55,8 @@ def test_the_run_folder_holds_all_that_later_commands_need(run, data):
     tree = hierarchy.CHEXPERT_TREE
     product = hierarchy.chain_rule(conditional[list(tree.labels)].to_numpy(), tree)
     np.testing.assert_allclose(predictions[list(tree.labels)], product, atol=1e-6)
+    seen = json.loads((run / "recipe.json").read_text())["positives_seen"]
+    assert seen["Lung Opacity"] == seen["Enlarged Cardiomediastinum"] == 0 < seen["Pleural Effusion"] < 1
     log = pd.read_csv(run / "log.csv")
     assert log["stage"].tolist() == ["stage1", "stage2"]
 

@@ -110,6 +110,7 @@ HARD = np.array([
     [0, 0, 0],
 ])
 CHAIN_BY_HAND = {
+    "leaves": ([1, 1, 1, 0, 0, 1, 0], [[0, 1, 1]] * 3 + [[0, 0, 0]] * 2 + [[0, 1, 1], [0, 0, 0]]),
     "union": ([1, 1, 1, 0, 0, 1, 0], [[0, 1, 1], [0, 1, 1], [0, 1, 0], [0, 0, 0], [0, 0, 0], [0, 1, 0], [0, 0, 0]]),
     "all-parents": ([1, 1, 0, 0, 0, 0, 0], [[0, 1, 1]] * 2 + [[0, 0, 0]] * 5),
     "any-parent": ([1, 1, 1, 1, 1, 1, 0], [[1, 1, 1]] * 6 + [[0, 0, 0]]),
@@ -132,6 +133,10 @@ def test_stage_one_on_chexperts_tree_by_hand():
                                  ("Enlarged Cardiomediastinum",), ("Pleural Effusion", "Cardiomegaly", "Edema"))):
         raw[row, place(*names)] = 1
     rows, cells = stage_one(hard_targets(raw, "u-ones"), CHEXPERT_TREE)
+    np.testing.assert_array_equal(rows, [True, True, False, True, False])
+    for row in (0, 1, 3):  # all but the two roots, unmasked, Pleural Effusion and No Finding among them
+        assert set(np.flatnonzero(~cells[row])) == set(place("Lung Opacity", "Enlarged Cardiomediastinum"))
+    rows, cells = stage_one(hard_targets(raw, "u-ones"), CHEXPERT_TREE, "union")
     under_opacity = place("Lung Lesion", "Edema", "Consolidation", "Atelectasis")
     np.testing.assert_array_equal(rows, [True, True, False, True, False])  # Consolidation alone opens no row
     expected = np.zeros((5, 14), bool)
@@ -165,9 +170,10 @@ def test_subset_sizes_of_a_constructed_table():
         hard = hard_targets(raw, policy)
         absent = 4 - present
         sizes = {reading: stage_one(hard, CHEXPERT_TREE, reading)[0].sum() for reading in READINGS}
-        assert sizes == {"union": 64 - absent * absent * 4, "all-parents": present**3, "any-parent": 64 - absent**3,
+        assert sizes == {"leaves": 64 - absent * absent * 4,
+                         "union": 64 - absent * absent * 4, "all-parents": present**3, "any-parent": 64 - absent**3,
                          "chen": 64}
-        cells = stage_one(hard, CHEXPERT_TREE)[1].sum(axis=0)
+        cells = stage_one(hard, CHEXPERT_TREE, "union")[1].sum(axis=0)
         assert cells[place("Pneumonia")[0]] == present * present * 4
         assert cells[place("Edema")[0]] == present * 16 and cells[place("Cardiomegaly")[0]] == present * 16
         assert cells[~CHEXPERT_TREE.children].sum() == 0
@@ -175,25 +181,26 @@ def test_subset_sizes_of_a_constructed_table():
 
 @settings(max_examples=50, deadline=None)
 @given(hard=arrays(np.float32, st.tuples(st.integers(0, 10), st.just(14)), elements=st.sampled_from([1, 0, NAN])),
-       reading=st.sampled_from(READINGS))
+       reading=st.sampled_from(list(READINGS)))
 def test_masks_against_loops_over_films_and_labels(hard, reading):
     parents = {CHEXPERT_LABELS.index(child): place(*above) for child, above in CHEXPERT_TREE.parents.items()}
     lo, co, ecm = place("Lung Opacity", "Consolidation", "Enlarged Cardiomediastinum")
     rows, cells = stage_one(hard, CHEXPERT_TREE, reading)
     for film, values in enumerate(hard):
-        opens = {"union": values[lo] == 1 or values[ecm] == 1,
+        opens = {"leaves": values[lo] == 1 or values[ecm] == 1, "union": values[lo] == 1 or values[ecm] == 1,
                  "all-parents": values[lo] == 1 and values[ecm] == 1 and values[co] == 1,
                  "any-parent": values[lo] == 1 or values[ecm] == 1 or values[co] == 1, "chen": True}[reading]
         assert rows[film] == opens
         for label in range(14):
             given_parents = all(values[above] == 1 for above in parents.get(label, ()))
-            counts = {"union": label in parents and given_parents, "all-parents": label in parents,
+            counts = {"leaves": label not in (lo, ecm),
+                      "union": label in parents and given_parents, "all-parents": label in parents,
                       "any-parent": True, "chen": given_parents}[reading]
             assert cells[film, label] == (opens and counts)
 
 
 def test_unknown_reading_and_wrong_shapes():
-    with pytest.raises(InputError, match="expected one of: union, all-parents, any-parent, chen"):
+    with pytest.raises(InputError, match="expected one of: leaves, union, all-parents, any-parent, chen"):
         stage_one(HARD, CHAIN, "every")
     for function in (stage_one, hierarchy.chain_rule, hierarchy.log_chain_rule, hierarchy.close_upward,
                      hierarchy.contradictions, hierarchy.edge_penalties):
@@ -203,10 +210,23 @@ def test_unknown_reading_and_wrong_shapes():
 
 def test_a_flat_tree_opens_nothing_and_changes_nothing():
     tree = flat(("A", "B"))
-    for reading in ("union", "all-parents", "any-parent"):
+    for reading in ("leaves", "union", "all-parents", "any-parent"):
         assert not stage_one(np.ones((3, 2)), tree, reading)[0].any()
     values = np.random.default_rng(0).random((5, 2))
     np.testing.assert_array_equal(hierarchy.chain_rule(values, tree), values)
+
+
+def test_conditional_cells_by_hand():
+    np.testing.assert_array_equal(hierarchy.conditional_cells(HARD, CHAIN)[[0, 2, 4, 5]], np.array(
+        [[1, 1, 1], [1, 1, 0], [1, 0, 1], [1, 1, 0]], bool))
+    both = hierarchy.conditional_cells(np.array([[0, 1, 1, 0], [0, 1, 1, 1]]), DIAMOND)  # D needs B and C
+    np.testing.assert_array_equal(both, np.array([[0, 1, 1, 1], [1, 1, 1, 1]], bool))
+
+
+def test_the_share_of_positives_that_stage_one_sees_by_hand():
+    cells = stage_one(HARD, CHAIN)[1]  # rows 0, 1, 2, 5; A is masked
+    np.testing.assert_allclose(hierarchy.positives_seen(HARD, cells), [0, 2 / 4, 3 / 5])
+    assert np.isnan(hierarchy.positives_seen(np.zeros((2, 1)), np.ones((2, 1), bool))).all()
 
 
 def test_close_upward_by_hand():

@@ -59,6 +59,15 @@ def test_what_does_not_go_together_is_one_line(recipe, changes, hint):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("changes", [("ct_rows=chen",), ("ct_rows=any-parent",), ("stage2.fresh_head=true",),
+                                     ("stage2.layers=all",)])
+def test_refitting_only_the_parents_needs_a_head_that_stage_one_has_learned_the_rest_of(changes):
+    recipe = recipes.change(recipes.PHAM2019, "stage2.labels=parents", "stage2.cells=conditional")
+    assert (recipe.stages[1].labels, recipe.stages[1].cells) == ("parents", "conditional")
+    with pytest.raises(InputError, match=r"stage2\.labels=parents"):
+        recipes.change(recipe, *changes)
+
+
 def test_the_companions_plans():
     plans = {name: recipes.RECIPES[name].plan() for name in ("chexnet", "chexnet-pneumonia", "chexpertnet", "hbce")}
     assert {name: len(plan) for name, plan in plans.items()} == dict.fromkeys(plans, 1)
@@ -110,7 +119,8 @@ def test_only_what_comes_out_of_all_settings_must_be_sound():
 
 @pytest.mark.parametrize(("name", "value", "hint"), [
     ("no_such_field", "1", "image_size"), ("image_size", "many", "int"), ("closure", "perhaps", "true"),
-    ("stage3.epochs", "1", "stage2"), ("ct_rows", "some", "union"), ("policy", "u-maybe", "u-ones"),
+    ("stage3.epochs", "1", "stage2"), ("ct_rows", "some", "leaves, union"),
+    ("stage2.cells", "some", "conditional"), ("policy", "u-maybe", "u-ones"),
     ("stage1.epochs", "0", "1 or more"), ("crop_size", "300", "rescaled_size")])
 def test_a_wrong_field_or_value_is_one_line_that_says_what_is_valid(name, value, hint):
     with pytest.raises(InputError, match=re.escape(hint)) as error:

@@ -66,6 +66,7 @@ def make_run(folder, recipe=recipes.PHAM2019, names=labels.CHEXPERT_LABELS, tree
              "normalisation": [[0.0] * 3, [1.0] * 3],
              "data": {"root": str(root), "name": "data", "fingerprint": "f" * 64,
                       "counts": {split: count for split in ("train", "valid", "test")}},
+             "positives_seen": dict(zip(names, (0.04, 0.5, None))),
              "versions": {"python": "3.11"}, "command": ["--data", "x"], "started": "2026-01-01T00:00:00"}
     (folder / "recipe.json").write_text(json.dumps(facts))
     return folder
@@ -83,6 +84,7 @@ def page(tmp_path_factory):
 def test_a_run_whose_films_are_gone_still_has_its_report(page):
     words = " ".join(page.words)
     assert "The films are no longer where" in words and "films or the network could not be read" in words
+    assert "sees under 10% of the positives of No Finding (4%): what is known" in " ".join(words.split())
     for said in ("0.894", "u-ones+ct+lsr", "Every field is that of the recipe pham2019", "2 min 40 s", "f" * 64):
         assert said in words
     assert {"recipe", "data", "learning", "results", "product", "tree", "labels", "calibration", "uncertain",

@@ -79,9 +79,49 @@ def test_stage_one_by_hand():
     films.raw = raw
     rows, targets = training.stage_targets(replace(RECIPE, policy="u-ones+ct"), TREE, films, FIRST)
     assert rows.tolist() == [0, 1, 2]
+    assert np.isnan(targets[:, [LO, ECM]]).all() and not np.isnan(np.delete(targets, [LO, ECM], axis=1)).any()
+    assert targets[:, PN].tolist() == [1, 1, 0] and targets[:, CM].tolist() == [0, 0, 1]
+    union = replace(RECIPE, policy="u-ones+ct", ct_rows="union")
+    rows, targets = training.stage_targets(union, TREE, films, FIRST)
+    assert rows.tolist() == [0, 1, 2]
     assert targets[0, PN] == 1 and np.isnan(targets[1, PN]) and targets[1, CO] == 0
     assert targets[2, CM] == 1 and np.isnan(targets[2, CO])
     assert np.isnan(targets[:, [LO, ECM, PE]]).all()
+
+
+def test_stage_two_may_keep_children_conditional_and_refit_only_what_stage_one_left():
+    raw = np.full((3, 14), np.nan, np.float32)
+    raw[0, [LO, CO]] = 1
+    raw[1, CO] = 1
+    raw[2, [ECM, PE]] = 1
+    films = Films(3)
+    films.raw = raw
+    recipe = replace(RECIPE, policy="u-ones+ct")
+
+    def counted(recipe=recipe, **changes):
+        rows, targets = training.stage_targets(recipe, TREE, films, replace(SECOND, **changes))
+        assert rows.tolist() == [0, 1, 2]
+        return ~np.isnan(targets)
+
+    assert counted().all()
+    conditional = counted(cells="conditional")
+    assert conditional[:, [LO, ECM, PE]].all()  # labels without parents train on every film
+    assert conditional[:, CO].tolist() == [True, False, False] and conditional[:, CM].tolist() == [False, False, True]
+    assert conditional[:, PN].tolist() == [True, False, False]  # both parents
+    left = counted(labels="parents")
+    assert left[:, [LO, ECM]].all() and not np.delete(left, [LO, ECM], axis=1).any()
+    left = counted(replace(recipe, ct_rows="union"), labels="parents")
+    assert left[:, ~TREE.children].all() and not left[:, TREE.children].any()
+
+
+def test_columns_that_stage_two_does_not_fit_stay_bit_for_bit(tmp_path):
+    recipe = replace(RECIPE, stages=(FIRST, replace(SECOND, labels="parents")))
+    training.train(recipe, TREE, fresh(), Films(40), Films(12, 1), tmp_path)
+    first, final = (model.load_model(tmp_path / name).get_layer("findings").get_weights()
+                    for name in ("stage1.keras", "model.keras"))
+    for before, after in zip(first, final):
+        changed = (before != after).reshape(-1, 14).any(axis=0)
+        assert np.flatnonzero(changed).tolist() == sorted([ECM, LO])
 
 
 def test_the_random_control_has_as_many_films_and_all_cells():
