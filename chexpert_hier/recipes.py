@@ -9,7 +9,7 @@ import json
 import typing
 from dataclasses import dataclass, replace
 
-from . import hierarchy, labels
+from . import hierarchy, labels, schema
 from .errors import InputError, one_of
 
 STAGE_ROWS = ("all", "conditional", "random")
@@ -158,19 +158,21 @@ class Recipe:
         return json.loads(json.dumps(dataclasses.asdict(self)))
 
 
-def from_json(fields: dict) -> Recipe:
+def from_json(fields: object, where: str = "recipe") -> Recipe:
     """Rebuild a recipe from `Recipe.to_json`.
 
+    Args:
+        fields: the JSON values.
+        where: what errors begin with, e.g. "run/recipe.json: recipe".
+
     Raises:
-        InputError: a field is unknown or does not fit.
+        InputError: a field is missing, unknown, not of its type, or does not fit the others.
     """
-    known = {field.name for field in dataclasses.fields(Recipe)}
-    unknown = sorted(set(fields) - known)
-    if unknown:
-        raise InputError(f"recipe: unknown field {unknown[0]!r}; expected fields: {', '.join(sorted(known))}")
-    stages = tuple(Stage(**stage) for stage in fields["stages"])
-    rest = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
-    return Recipe(**{**rest, "stages": stages})
+    try:
+        return schema.read(Recipe, fields, where)
+    except InputError as error:  # the recipe's own checks do not know where it stands
+        text = str(error)
+        raise InputError(text if text.startswith(where) else f"{where}: {text}") from None
 
 
 def change(recipe: Recipe, *settings: str, **flags: object) -> Recipe:
