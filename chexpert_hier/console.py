@@ -1,24 +1,28 @@
 """What `pip install` puts on the path: chexpert-hier-run is `python -m chexpert_hier.run`, and so on."""
 
 import importlib
+from collections.abc import Callable
 from functools import partial
 
 from . import commands
 
+# Every command; setup.cfg, README and the tests are compared with it. All but run are areas with a __main__.
+COMMANDS = ("run", "predict", "evaluate", "heatmaps", "export", "prepare", "datasets", "phantom", "report")
 
-def _command(module: str) -> int:
-    """Answer the command line with a module's main; imported here, so that `--help` loads no more than it needs."""
+
+def module_of(command: str) -> str:
+    """The module whose `parser` and `main` are the command's."""
+    return f"chexpert_hier.{command}" if command == "run" else f"chexpert_hier.{command}.__main__"
+
+
+def _command(command: str) -> int:
+    """Answer the command line; the module is imported here, so that `--help` loads no more than it needs."""
     commands.answer_early_interrupts()
-    return commands.answer(importlib.import_module(f"chexpert_hier.{module}").main)
+    return commands.answer(importlib.import_module(module_of(command)).main)
 
 
-# One for each module that is a command, under the module's own name; setup.cfg names them, a test compares.
-run = partial(_command, "run")
-predict = partial(_command, "predict")
-evaluate = partial(_command, "evaluate.__main__")
-heatmaps = partial(_command, "heatmaps")
-export = partial(_command, "export")
-prepare = partial(_command, "prepare")
-datasets = partial(_command, "datasets")
-phantom = partial(_command, "phantom")
-report = partial(_command, "report")
+def __getattr__(name: str) -> Callable[[], int]:
+    """The entry point `chexpert_hier.console:<command>`."""
+    if name not in COMMANDS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return partial(_command, name)

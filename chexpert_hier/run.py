@@ -17,18 +17,23 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from . import __version__, commands, datasets, hierarchy, labels, recipes
+from . import __version__, commands, hierarchy, labels, recipes
+from .datasets import reading
+from .datasets.dataset import SPLITS, Dataset
 from .errors import InputError, one_of
 from .files import locked, remove_leftovers, write_text
+from .run_folder import read_facts
 
 log = logging.getLogger("chexpert_hier.run")
 
 # Flags that are fields of the recipe; left out, the recipe's own value stands.
 FIELDS = ("arch", "policy", "weights", "image_size", "seed", "blank", "ct_rows", "normalise", "precision", "views",
           "reader", "resize", "split", "micro_batch")
+
 # Flags that are no part of the recipe; a resumed or repeated run takes them over.
 OPTIONS = ("cache", "skip_bad", "deterministic", "selftrained", "checkpoint_every")
 CHECKED_FILMS = 100  # sent through the reloaded SavedModel
+
 PHANTOM_FILMS = {"patients": 1400, "valid_patients": 350, "seed": 0, "report_noise": 0.3, "laterals": False,
                  "most_studies": 3}
 
@@ -61,7 +66,7 @@ def parser() -> argparse.ArgumentParser:
         "batch does not fit the memory; one optimizer step a batch (BatchNorm sees N films: a deviation)")
     add("--views", help="frontal, lateral or both")
     add("--resize", help="how films are rescaled: auto, bilinear, area")
-    add("--reader", help=f"layout of --data: {', '.join(datasets.READERS)}")
+    add("--reader", help=f"layout of --data: {', '.join(reading.READERS)}")
     add("--split", help="auto (the data set's own, else drawn), official, seeded, paper (70/10/20 by patient)")
     add("--labels", help="with --reader csv: label columns, separated by commas")
     add("--tree", help="with --reader csv: a JSON file {child: [parents]}, or flat")
@@ -136,7 +141,7 @@ def _asked(args: argparse.Namespace, base: recipes.Recipe | None = None) -> dict
     if args.limit is not None and args.limit < 1:
         raise InputError(f"--limit is {args.limit}; expected 1 or more")
     one_of("--arch", recipe.arch, recipes.ARCHITECTURES)
-    one_of("--reader", recipe.reader, tuple(datasets.READERS))
+    one_of("--reader", recipe.reader, tuple(reading.READERS))
     return {"recipe": recipe, "data": args.data, "limit": args.limit, "tree": _tree(args, recipe),
             "labels": [name.strip() for name in args.labels.split(",")] if args.labels else None}
 
@@ -181,21 +186,6 @@ def _check_out(out: Path, resume: bool) -> None:
         raise InputError(f"{out}: {what}, or choose another --out")
 
 
-def read_facts(run: Path) -> dict:
-    """What a run folder says of itself (recipe.json).
-
-    Raises:
-        InputError: it is no run folder.
-    """
-    path = Path(run) / "recipe.json"
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{run}: no recipe.json there; expected the folder of a run") from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read ({error})") from error
-
-
 def _run(args: argparse.Namespace, settings: dict, out: Path, argv: list[str]) -> None:
     """All steps; each says what it does and leaves its files in `out`."""
     dataset = _data(args, settings, out)
@@ -204,7 +194,8 @@ def _run(args: argparse.Namespace, settings: dict, out: Path, argv: list[str]) -
     log.info("recipe: %s, %s, policy %s%s", recipe.name, recipe.arch, recipe.policy,
              f" ({'; '.join(recipe.notes)})" if recipe.notes else "")
     _set_up_keras(args, recipe)
-    from . import backbones, model, training
+    from .network import backbones, model
+    from .training import stages
 
     backbones.find_weights(recipe.arch, recipe.weights)  # before anything takes time
     source = _source(args, recipe, dataset, out, backbones.BACKBONES[recipe.arch].native)
@@ -217,29 +208,30 @@ def _run(args: argparse.Namespace, settings: dict, out: Path, argv: list[str]) -
     write_text(out / "split.csv", source.dataset.films[["path", "patient", "study", "split"]].to_csv(index=False))
     network = model.build_model(recipe.arch, train.labels, recipe.weights, recipe.image_size, recipe.built_head,
                                 seed=recipe.seed, batchnorm_momentum=recipe.batchnorm_momentum)
-    training.train(recipe, tree, network, train, valid, out, resume=args.resume,
+    stages.train(recipe, tree, network, train, valid, out, resume=args.resume,
                    selftrained=_selftrained(args, recipe, train), tensorboard=args.tensorboard,
                    checkpoint_every=args.checkpoint_every)
     answers = _predict(recipe, tree, network, judged, out)
     _evaluate(recipe, tree, judged, answers, out)
     if not args.no_export:
         _export(out, judged, answers)
-    from . import report
+    from .report import page
 
-    report.write(out)
+    page.write(out)
     print(f"run folder: {out}\nreport: {out / 'report.html'}")
 
 
-def _data(args: argparse.Namespace, settings: dict, out: Path) -> datasets.Dataset:
+def _data(args: argparse.Namespace, settings: dict, out: Path) -> Dataset:
     """The checked table of films, without those left out by --skip-bad."""
-    from . import sources
+    from .datasets import presence
+    from .prepare import sources
 
     if settings["data"] is None:
         log.info("no --data: synthetic films are used; nothing here is a real patient")
         settings |= _phantom_for(settings["recipe"])
     recipe = settings["recipe"]
     dataset = sources.read_data(recipe, settings["data"], settings["labels"], settings["limit"])
-    dataset, bad = datasets.require_films(dataset, skip_bad=args.skip_bad)
+    dataset, bad = presence.require_films(dataset, skip_bad=args.skip_bad)
     if args.skip_bad:
         dataset, unreadable = sources.readable(dataset)
         bad += unreadable
@@ -247,7 +239,7 @@ def _data(args: argparse.Namespace, settings: dict, out: Path) -> datasets.Datas
         raise InputError(f"{settings['data']}: its tables have changed since the run was started; put them back, "
                          "or choose another --out")
     if bad:
-        sources.write_bad(bad, out / "skipped.csv")
+        presence.write_bad(bad, out / "skipped.csv")
     for split in ("train", "valid"):
         part = dataset.split(split)
         if not len(part):
@@ -264,14 +256,14 @@ def _phantom_for(recipe: recipes.Recipe) -> dict:
     Raises:
         InputError: the recipe reads another layout.
     """
-    from . import phantom
+    from .phantom import making
 
     if recipe.reader != "chexpert":
         raise InputError(f"--recipe {recipe.name} reads the layout {recipe.reader!r}, and the synthetic films have "
                          "CheXpert's; give --data DIR, or --reader chexpert to try it on them")
     both = recipe.views != "frontal" or recipe.fair_frontal
-    folder = phantom.default_folder("phantom-both-views" if both else "phantom")
-    films = phantom.ensure(folder, **{**PHANTOM_FILMS, "laterals": both})
+    folder = making.default_folder("phantom-both-views" if both else "phantom")
+    films = making.ensure(folder, **{**PHANTOM_FILMS, "laterals": both})
     table = recipe.train_file if (films / recipe.train_file).is_file() else "train_truth.csv"
     return {"data": films, "recipe": dataclasses.replace(recipe, train_file=table)}
 
@@ -301,7 +293,7 @@ def _set_up_keras(args: argparse.Namespace, recipe: recipes.Recipe) -> None:
 
 
 def _source(args, recipe, dataset, out, native):
-    from . import sources
+    from .prepare import sources
 
     cache = args.cache or ("auto" if recipe.cache else None)
     if cache is None:
@@ -331,7 +323,7 @@ def _selftrained(args, recipe, train):
     if not args.selftrained:
         raise InputError("--policy u-selftrained needs --selftrained CSV, a finished run's predictions of the training "
                          "films (python -m chexpert_hier.predict .../train.csv --model RUN --out CSV)")
-    return datasets.read_predictions(args.selftrained, train.keys, train.labels)
+    return reading.read_predictions(args.selftrained, train.keys, train.labels)
 
 
 def _facts(args: argparse.Namespace, settings: dict, source, argv: list[str]) -> dict:
@@ -339,7 +331,7 @@ def _facts(args: argparse.Namespace, settings: dict, source, argv: list[str]) ->
     recipe, dataset = settings["recipe"], source.dataset
     counts = {split: {"films": len(part), "studies": int(part.films[["patient", "study"]].drop_duplicates().shape[0]),
                       "patients": int(part.films["patient"].nunique())}
-              for split in datasets.SPLITS for part in [dataset.split(split)]}
+              for split in SPLITS for part in [dataset.split(split)]}
     return {
         "recipe": recipe.to_json(), "outputs": list(dataset.labels), "labels": settings["labels"],
         "tree": settings["tree"], "limit": settings["limit"],
@@ -363,9 +355,9 @@ def _backend() -> str:
 
 def _predict(recipe, tree, network, valid, out: Path) -> pd.DataFrame:
     """The judged films' probabilities: before the chain rule in conditional.csv, after it in predictions.csv."""
-    from . import training
+    from .training import stages
 
-    conditional = training.outputs_of(network, valid)
+    conditional = stages.outputs_of(network, valid)
     final = hierarchy.chain_rule(conditional, tree) if recipe.chain else conditional
     tables = {}
     for name, values in (("conditional", conditional), ("predictions", final)):
@@ -412,12 +404,13 @@ def _export(out: Path, valid, answers: pd.DataFrame) -> None:
     if keras.backend.backend() != "tensorflow":
         log.info("the SavedModel is left out: it needs the TensorFlow backend, this is %s", keras.backend.backend())
         return
-    from . import export, predict
+    from .export import saved_model
+    from .finished import members
 
     log.info("export: %s", out / "saved_model")
-    export.export([predict.open_run(out)], out / "saved_model")
+    saved_model.export([members.open_run(out)], out / "saved_model")
     films = range(0, len(valid), max(1, len(valid) // CHECKED_FILMS))
-    worst = export.check(out / "saved_model", [valid.dataset.files[k] for k in films],
+    worst = saved_model.check(out / "saved_model", [valid.dataset.files[k] for k in films],
                          answers[list(valid.labels)].to_numpy()[list(films)])
     if worst == worst:
         log.info("reloaded in TensorFlow: %d films give the run's own probabilities (largest difference %.1g)",

@@ -112,7 +112,8 @@ def _train_all(args: argparse.Namespace) -> None:
 
 def _some(whole, recipe: recipes.Recipe, dataset):
     """The source of a run whose films are among those of `whole`; own statistics are those of its training films."""
-    from chexpert_hier.images import CropSource, Normalisation
+    from chexpert_hier.films.batches import CropSource
+    from chexpert_hier.films.normalisation import Normalisation
 
     place = {path: k for k, path in enumerate(whole.dataset.films["path"])}
     at = np.array([place[path] for path in dataset.films["path"]])

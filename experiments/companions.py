@@ -18,11 +18,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from chexpert_hier import hierarchy, recipes, sources
-from chexpert_hier.datasets import Dataset, require_films
+from chexpert_hier import hierarchy, recipes
+from chexpert_hier.datasets.dataset import Dataset
+from chexpert_hier.datasets.presence import require_films
 from chexpert_hier.evaluate.ranking import Ranks, resamples
 from chexpert_hier.files import write_text, written_whole
-from chexpert_hier.phantom import GENERATOR_VERSION
+from chexpert_hier.phantom.making import GENERATOR_VERSION
+from chexpert_hier.prepare import sources
 
 HERE = Path(__file__).parent
 REPLICATES = 1000
@@ -43,15 +45,15 @@ class Bench:
 
         From then on the work folder is one of these films' own, so that other films never meet runs of these.
         """
-        from chexpert_hier import phantom
+        from chexpert_hier.phantom import making
 
         text = json.dumps({**settings, "generator": GENERATOR_VERSION}, sort_keys=True)
         self.work = self.work / hashlib.sha256(text.encode()).hexdigest()[:8]
-        return phantom.ensure(self.work / "phantom", **settings)
+        return making.ensure(self.work / "phantom", **settings)
 
     def source(self, dataset: Dataset, recipe: recipes.Recipe):
         """The data set's crops, prepared once in the work folder."""
-        from chexpert_hier.backbones import BACKBONES
+        from chexpert_hier.network.backbones import BACKBONES
 
         folder = self.work / "crops"
         folder.mkdir(parents=True, exist_ok=True)
@@ -86,7 +88,8 @@ class Bench:
         return arrays
 
     def _train(self, recipe, source, judged, after) -> dict[str, np.ndarray]:
-        from chexpert_hier import model, training
+        from chexpert_hier.network import model
+        from chexpert_hier.training import stages
 
         train, valid = source.films("train"), source.films("valid")
         fresh = model.build_model(recipe.arch, train.labels, recipe.weights, recipe.image_size, recipe.built_head,
@@ -105,8 +108,8 @@ class Bench:
                 epochs.append(outputs.astype(np.float16))
 
         tree = hierarchy.named(recipe.tree, train.labels)
-        training.train(recipe, tree, network, train, valid, folder, seen=seen)
-        arrays = {"outputs": training.outputs_of(network, source.films(judged), 256), "epochs": np.stack(epochs),
+        stages.train(recipe, tree, network, train, valid, folder, seen=seen)
+        arrays = {"outputs": stages.outputs_of(network, source.films(judged), 256), "epochs": np.stack(epochs),
                   "log": np.array(json.dumps(pd.read_csv(folder / "log.csv").to_dict("records")))}
         return arrays | (after(network, source) if after is not None else {})
 

@@ -46,7 +46,7 @@ def multiply_adds(arch: str, image_size: int = 224) -> float:
     """Multiply-adds of one film's forward pass through the convolutions, in billions."""
     import keras
 
-    from chexpert_hier.backbones import BACKBONES
+    from chexpert_hier.network.backbones import BACKBONES
 
     total = 0
     for layer in BACKBONES[arch].build(image_size).layers:
@@ -61,8 +61,8 @@ def crop_rate(films: int = 400) -> float:
     """Films per second from 390 x 320 JPEG bytes to crops on all cores."""
     import cv2
 
-    from chexpert_hier.images import FilmSource
-    from chexpert_hier.template import Cropper
+    from chexpert_hier.films.batches import FilmSource
+    from chexpert_hier.films.template import Cropper
 
     random = np.random.default_rng(0)
     grey = cv2.GaussianBlur(random.integers(0, 256, (320, 390), dtype=np.uint8), (0, 0), 6)
@@ -77,8 +77,8 @@ def crop_rate(films: int = 400) -> float:
 
 def network_rates(steps: int, batch: int = 32) -> tuple[float, float]:
     """DenseNet-121 at 224: films per second in training and in inference, tracing excluded."""
-    from chexpert_hier import losses, model
     from chexpert_hier.labels import CHEXPERT_LABELS
+    from chexpert_hier.network import losses, model
 
     network = model.build_model("densenet121", CHEXPERT_LABELS)
     network.compile("adam", losses.LOSSES["bce"](), jit_compile=False)

@@ -15,8 +15,9 @@ import numpy as np
 import pandas as pd
 from companions import HERE, Bench, bootstrap, half_for_test, heading, interval, read, table, verdict, write_facts
 
-from chexpert_hier import commands, hierarchy, labels, recipes, uncertainty
+from chexpert_hier import commands, hierarchy, labels, recipes
 from chexpert_hier.files import write_text, written_whole
+from chexpert_hier.predict import uncertainty
 
 LOSSES = {
     "BCE": "bce", "literal, fixed": "hbce_literal", "literal, data-driven": "hbce_literal+data-driven",
@@ -100,7 +101,7 @@ def _train_all(args: argparse.Namespace) -> None:
 
 def _with_dropout(network, source) -> dict[str, np.ndarray]:
     """The test films' probabilities in passes with dropout."""
-    from chexpert_hier.model import feature_model, mc_dropout
+    from chexpert_hier.network.model import feature_model, mc_dropout
 
     films = source.films("test")
     features = feature_model(network).predict(films.batches(np.arange(len(films)), batch_size=256), verbose=0)

@@ -16,10 +16,12 @@ import numpy as np
 import pandas as pd
 from companions import HERE, NIH, Bench, heading, read, table, write_facts
 
-from chexpert_hier import commands, localise, phantom, recipes
-from chexpert_hier.chestxray14 import read_boxes
+from chexpert_hier import commands, recipes
+from chexpert_hier.datasets.chestxray14 import read_boxes
 from chexpert_hier.files import write_text
-from chexpert_hier.overlays import onto_film
+from chexpert_hier.heatmaps import localise
+from chexpert_hier.heatmaps.overlays import onto_film
+from chexpert_hier.phantom import making, reports
 
 TRAINING_MASKS = 400  # films whose masks the constant point is learned on, per finding
 
@@ -81,7 +83,7 @@ def _train_all(args: argparse.Namespace) -> None:
 
 def _maps(network, films, places: np.ndarray) -> np.ndarray:
     """Class activation maps float32 (n, h, w, labels)."""
-    from chexpert_hier.heatmaps import heatmaps
+    from chexpert_hier.heatmaps.maps import heatmaps
 
     batches = films.batches(places, batch_size=32)
     return np.concatenate([np.asarray(heatmaps(network, np.asarray(batch))) for batch in batches])
@@ -89,7 +91,7 @@ def _maps(network, films, places: np.ndarray) -> np.ndarray:
 
 def _untrained(network, source):
     """The same network before training."""
-    from chexpert_hier import model
+    from chexpert_hier.network import model
 
     return model.build_model(network.name, source.dataset.labels, "none", source.image_size, seed=1000,
                              batchnorm_momentum=0.9)
@@ -98,14 +100,14 @@ def _untrained(network, source):
 def _on_phantom(network, source, count: int) -> dict[str, np.ndarray]:
     """One row per validation film and finding that is drawn on it: hits and overlaps of the three."""
     train, valid = source.films("train").dataset, source.films("valid")
-    points = {finding: _constant_point(train, finding, k) for k, finding in enumerate(phantom.FINDINGS)}
+    points = {finding: _constant_point(train, finding, k) for k, finding in enumerate(reports.FINDINGS)}
     patients = valid.dataset.films["patient"].tolist()
     places = np.arange(min(count, len(valid)))
     ours, before = _maps(network, valid, places), _maps(_untrained(network, source), valid, places)
     rows = []
     for film in places:
-        masks = phantom.read_masks(valid.dataset.files[film])
-        for k, finding in enumerate(phantom.FINDINGS):
+        masks = making.read_masks(valid.dataset.files[film])
+        for k, finding in enumerate(reports.FINDINGS):
             if not masks[k].any() or points[finding] is None:
                 continue
             column = valid.labels.index(finding)
@@ -116,7 +118,7 @@ def _on_phantom(network, source, count: int) -> dict[str, np.ndarray]:
 
 def _laid(network, maps: list[np.ndarray], shape: tuple[int, int]) -> list[np.ndarray]:
     """The trained and the untrained map stretched over the film, and both with their cells centred on what they see."""
-    from chexpert_hier.model import map_cells
+    from chexpert_hier.network.model import map_cells
 
     return [onto_film(heat, shape, cells=cells) for cells in (None, map_cells(network)) for heat in maps]
 
@@ -124,7 +126,7 @@ def _laid(network, maps: list[np.ndarray], shape: tuple[int, int]) -> list[np.nd
 def _constant_point(train, finding: str, k: int) -> tuple[float, float] | None:
     """The one place that lies in most of the training films' masks of the finding; None without any."""
     has = np.flatnonzero(train.films[finding].to_numpy() == 1)[:TRAINING_MASKS]
-    regions = [masks[k] for place in has if (masks := phantom.read_masks(train.files[place]))[k].any()]
+    regions = [masks[k] for place in has if (masks := making.read_masks(train.files[place]))[k].any()]
     return localise.best_constant_point(regions) if regions else None
 
 
@@ -149,7 +151,7 @@ def _on_boxes(network, source, boxes: Path) -> dict[str, np.ndarray]:
 
 def _regions(dataset, boxes: pd.DataFrame) -> list[tuple[int, np.ndarray]]:
     """(place, bool (h, w)) of the films that have boxes."""
-    from chexpert_hier.films import read_film
+    from chexpert_hier.films.decode import read_film
 
     answer = []
     for place, path in enumerate(dataset.films["path"]):

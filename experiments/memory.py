@@ -63,8 +63,10 @@ def measure(arch: str, precision: str) -> dict:
     """Bytes by calculation and, in float32 where the system tells it, bytes a film by measurement, and the losses."""
     keras = commands.import_keras()
     keras.config.set_dtype_policy(precision)
-    from chexpert_hier import backbones, images, losses, model
+    from chexpert_hier.films import normalisation
+    from chexpert_hier.films.batches import Batches, CropSource, stream
     from chexpert_hier.labels import CHEXPERT_LABELS
+    from chexpert_hier.network import backbones, losses, model
 
     network = model.build_model(arch, CHEXPERT_LABELS, "none", SIZE, seed=0)
     answer = {"calculated": backbones.memory_per_film(network)}
@@ -72,7 +74,7 @@ def measure(arch: str, precision: str) -> dict:
         return answer
     random = np.random.default_rng(0)
     few = FILMS.get(arch, 6)
-    crops = images.CropSource(random.integers(0, 256, (2 * few * STEPS, SIZE, SIZE), dtype=np.uint8))
+    crops = CropSource(random.integers(0, 256, (2 * few * STEPS, SIZE, SIZE), dtype=np.uint8))
     targets = random.integers(0, 2, (2 * few * STEPS, len(CHEXPERT_LABELS))).astype(np.float32)
     network.compile(keras.optimizers.Adam(1e-4), losses.BCE(), jit_compile=False)
 
@@ -80,7 +82,7 @@ def measure(arch: str, precision: str) -> dict:
         rows = np.arange(films * STEPS)
         Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
         began = time.monotonic()
-        batches = images.stream(images.Batches(crops, rows, films, images.IMAGENET, SIZE, targets[rows]), 1, 1)
+        batches = stream(Batches(crops, rows, films, normalisation.IMAGENET, SIZE, targets[rows]), 1, 1)
         loss = network.fit(batches, shuffle=False, verbose=0).history["loss"][-1]
         return _peak(), float(loss), time.monotonic() - began
 

@@ -18,7 +18,10 @@ import numpy as np
 import pandas as pd
 from companions import circumstances
 
-from chexpert_hier import commands, datasets, hierarchy, labels, recipes
+from chexpert_hier import commands, hierarchy, labels, recipes
+from chexpert_hier.datasets import presence
+from chexpert_hier.datasets.dataset import Dataset
+from chexpert_hier.datasets.reading import read
 from chexpert_hier.evaluate.ranking import Ranks, resamples
 from chexpert_hier.files import write_text, written_whole
 
@@ -112,13 +115,13 @@ def _train_all(args: argparse.Namespace) -> None:
     _collect(args, base, dataset, chosen, seconds)
 
 
-def _dataset(args) -> datasets.Dataset:
+def _dataset(args) -> Dataset:
     data = args.data
     if data is None:
-        from chexpert_hier import phantom
+        from chexpert_hier.phantom import making
 
-        data = phantom.ensure(args.work / "phantom", **_phantom(args))
-    return datasets.require_films(datasets.read(data))[0]
+        data = making.ensure(args.work / "phantom", **_phantom(args))
+    return presence.require_films(read(data))[0]
 
 
 def _phantom(args) -> dict:
@@ -127,12 +130,13 @@ def _phantom(args) -> dict:
 
 def _pretrained(args, base: recipes.Recipe) -> Path:
     """The file of a backbone that was trained on films of no patient of this experiment."""
-    from chexpert_hier import backbones, model, phantom
+    from chexpert_hier.network import backbones, model
+    from chexpert_hier.phantom import making
 
     done = args.work / f"{base.arch}.weights.h5"
     if not done.exists():
         other = {**_phantom(args), "valid_patients": 100, "seed": PHANTOM["seed"] + 1}
-        films = datasets.require_films(datasets.read(phantom.ensure(args.work / "other-phantom", **other)))[0]
+        films = presence.require_films(read(making.ensure(args.work / "other-phantom", **other)))[0]
         work = args.work / "pretraining"
         (work / "present").mkdir(parents=True, exist_ok=True)
         networks = {}
@@ -145,8 +149,8 @@ def _pretrained(args, base: recipes.Recipe) -> Path:
 
 
 def _source(dataset, base, work):
-    from chexpert_hier import sources
-    from chexpert_hier.backbones import BACKBONES
+    from chexpert_hier.network.backbones import BACKBONES
+    from chexpert_hier.prepare import sources
 
     (work / "templates").mkdir(parents=True, exist_ok=True)
     return sources.from_cache(dataset, base, work / "templates", BACKBONES[base.arch].native)
@@ -154,7 +158,8 @@ def _source(dataset, base, work):
 
 def _one(recipe, source, networks: dict, work: Path):
     """Train one run and give its validation outputs, before any product, and its log."""
-    from chexpert_hier import model, training
+    from chexpert_hier.network import model
+    from chexpert_hier.training import stages
 
     train, valid = source.films("train"), source.films("valid")
     fresh = model.build_model(recipe.arch, train.labels, recipe.weights, recipe.image_size, seed=recipe.seed,
@@ -167,9 +172,9 @@ def _one(recipe, source, networks: dict, work: Path):
         old.unlink()
     folder.mkdir(exist_ok=True)
     tree = hierarchy.named(recipe.tree, train.labels)
-    training.train(recipe, tree, network, train, valid, folder)
+    stages.train(recipe, tree, network, train, valid, folder)
     log = pd.read_csv(folder / "log.csv").to_dict("records")
-    return training.outputs_of(network, valid, 256), log
+    return stages.outputs_of(network, valid, 256), log
 
 
 def _collect(args, base, dataset, chosen, seconds) -> None:

@@ -19,11 +19,12 @@ import numpy as np
 import pandas as pd
 from companions import circumstances
 
-from chexpert_hier import commands, evaluate, phantom
+from chexpert_hier import commands, evaluate
 from chexpert_hier.evaluate import comparison
 from chexpert_hier.evaluate.ranking import roc_curve
 from chexpert_hier.files import write_text, written_whole
 from chexpert_hier.labels import COMPETITION_LABELS
+from chexpert_hier.phantom import making
 from chexpert_hier.recipes import SIX
 
 HERE = Path(__file__).parent
@@ -45,7 +46,7 @@ PHANTOM = {"patients": 2200, "valid_patients": 1000, "seed": 21, "report_noise":
 def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
     began = time.monotonic()
-    data = args.data or (None if args.runs else phantom.ensure(args.work / "phantom", **PHANTOM))
+    data = args.data or (None if args.runs else making.ensure(args.work / "phantom", **PHANTOM))
     runs = args.runs or _train(args, data)
     films = args.films or data / "valid.csv"
     members = {f"{k + 1} {run.name}": [run] for k, run in enumerate(runs)} | {f"ensemble of {len(runs)}": runs}
@@ -197,12 +198,12 @@ def _figure5(args, result, films: Path, path: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    from chexpert_hier import datasets
-    from chexpert_hier.films import read_film
+    from chexpert_hier.datasets import reading
+    from chexpert_hier.films.decode import read_film
     from chexpert_hier.labels import key
 
     places = {}  # by film and by study, whichever a case is
-    for file, name, view in datasets.read_rows(films):
+    for file, name, view in reading.read_rows(films):
         if view != "Lateral":
             places |= {key(name): file, key(name).rsplit("/", 1)[0]: file}
     cases = result.cases

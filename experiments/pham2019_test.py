@@ -17,11 +17,12 @@ import numpy as np
 import pandas as pd
 from companions import circumstances
 
-from chexpert_hier import commands, evaluate, phantom
+from chexpert_hier import commands, evaluate
 from chexpert_hier.errors import InputError
 from chexpert_hier.evaluate import radiologists
 from chexpert_hier.files import write_text
 from chexpert_hier.labels import CHEXPERT_LABELS, COMPETITION_LABELS, key
+from chexpert_hier.phantom import making
 
 HERE = Path(__file__).parent
 PAPER = (("Pham et al., the leaderboard's entry (1 Sep 2019)", .930, 2.6),
@@ -73,7 +74,7 @@ def _released(data: Path, labels: Path):
 
 def _phantom_test(work: Path):
     """500 phantom studies that no run was trained on; five simulated raters' majority as truth, three to compare."""
-    data = phantom.ensure(work / "phantom-test", **PHANTOM)
+    data = making.ensure(work / "phantom-test", **PHANTOM)
     films = data / "valid.csv"
     table = pd.read_csv(films)
     study = table["Path"].map(lambda path: key(path).rsplit("/", 1)[0])

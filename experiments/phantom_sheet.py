@@ -14,11 +14,11 @@ import numpy as np
 from chexpert_hier import commands
 from chexpert_hier.errors import one_of
 from chexpert_hier.labels import CHEXPERT_LABELS
-from chexpert_hier.phantom_films import finish
-from chexpert_hier.phantom_frontal import render_frontal
-from chexpert_hier.phantom_lateral import render_lateral
-from chexpert_hier.phantom_reports import draw_studies
-from chexpert_hier.phantom_signs import draw_anatomy, draw_signs
+from chexpert_hier.phantom.films import finish
+from chexpert_hier.phantom.frontal import render_frontal
+from chexpert_hier.phantom.lateral import render_lateral
+from chexpert_hier.phantom.reports import draw_studies
+from chexpert_hier.phantom.signs import draw_anatomy, draw_signs
 
 CELL = (360, 330)  # width, height in px
 SHORT = {"Enlarged Cardiomediastinum": "ECM", "Support Devices": "Devices", "Pleural Effusion": "Effusion"}

@@ -22,7 +22,8 @@ from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from chexpert_hier import commands, files, phantom
+from chexpert_hier import commands, files
+from chexpert_hier.phantom import making, reports
 
 RESULTS = Path(__file__).parent / "results" / "phantom_shortcuts"
 BY_SIZE = ("Enlarged Cardiomediastinum", "Cardiomegaly", "Pleural Effusion")
@@ -62,7 +63,7 @@ def measure(folder: Path) -> pd.DataFrame:
     train, test = read(folder, "train_truth.csv"), read(folder, "valid.csv")
     given, asked = features(train), features(test)
     rows = []
-    for finding in phantom.FINDINGS:
+    for finding in reports.FINDINGS:
         row = {"finding": finding, "positives": int(test[finding].sum()), "films": len(test)}
         for name in given:
             row[name] = auroc(given[name], train[finding], asked[name], test[finding])
@@ -97,12 +98,12 @@ def main(argv: list[str] | None = None) -> int:
     if given.data:
         folder = Path(given.data)
     else:
-        folder = phantom.ensure(phantom.default_folder("shortcuts"), patients=1600, valid_patients=1000, seed=11,
+        folder = making.ensure(making.default_folder("shortcuts"), patients=1600, valid_patients=1000, seed=11,
                                 laterals=False, most_studies=2)
     table = measure(folder)
     print(table.to_string(index=False, float_format="%.3f"))
     if not given.no_results:
-        write(table, phantom.read_marker(folder), " ".join(["python", "experiments/phantom_shortcuts.py",
+        write(table, making.read_marker(folder), " ".join(["python", "experiments/phantom_shortcuts.py",
                                                             *(argv if argv is not None else sys.argv[1:])]))
     return 0
 

@@ -15,11 +15,13 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from chexpert_hier import commands, datasets, dicom, plausible
+from chexpert_hier import commands
+from chexpert_hier.datasets import reading
 from chexpert_hier.errors import InputError
 from chexpert_hier.files import write_text
-from chexpert_hier.films import read_film
-from chexpert_hier.template import Cropper, learn_template
+from chexpert_hier.films import dicom, plausible
+from chexpert_hier.films.decode import read_film
+from chexpert_hier.films.template import Cropper, learn_template
 
 RESULTS = Path(__file__).parent / "results"
 KINDS = {  # what is done to a real film, and the word by which the flag should name it
@@ -84,7 +86,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if not args.data.is_dir():
         raise InputError(f"--data {args.data}: no such folder")
-    data, centre = datasets.read(args.data), Cropper("centre")
+    data, centre = reading.read(args.data), Cropper("centre")
     template = learn_template(centre.rescale(read_film(file)) for file in data.split("train").files)
     cropper = Cropper("template", template)
     films = [centre.rescale(read_film(file)) for file in commands.progress(data.split("valid").files, "films")]

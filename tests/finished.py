@@ -6,28 +6,32 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from chexpert_hier import datasets, hierarchy, images, phantom, recipes, sources
-from chexpert_hier.films import read_film
-from chexpert_hier.members import open_run
+from chexpert_hier import hierarchy, recipes
+from chexpert_hier.datasets import reading
+from chexpert_hier.films import normalisation
+from chexpert_hier.films.decode import read_film
+from chexpert_hier.finished.members import open_run
+from chexpert_hier.phantom import making
+from chexpert_hier.prepare import croppers
 
 
 def make_films(folder: Path) -> Path:
     """Synthetic films: frontal and lateral."""
-    return phantom.make(folder / "phantom", patients=14, valid_patients=14, seed=3, processes=1)
+    return making.make(folder / "phantom", patients=14, valid_patients=14, seed=3, processes=1)
 
 
 def make_run(folder: Path, data: Path, seed: int = 0, **changes) -> Path:
     """The folder as `run` leaves it, for all that predict, export and heatmaps read."""
-    from chexpert_hier.model import build_model
+    from chexpert_hier.network.model import build_model
 
     folder.mkdir(parents=True)
     changes = {"arch": "tiny", "image_size": 32, "template_films": 10, **changes}
     recipe = recipes.change(recipes.named("phantom"), **changes)
-    dataset = datasets.read(data, "chexpert", views=recipe.views)
-    sources.learn_croppers(dataset, recipe, folder)
+    dataset = reading.read(data, "chexpert", views=recipe.views)
+    croppers.learn_croppers(dataset, recipe, folder)
     build_model("tiny", dataset.labels, image_size=32, seed=seed).save(folder / "model.keras")
     facts = {"recipe": recipe.to_json(), "outputs": list(dataset.labels), "labels": None, "tree": "chexpert",
-             "normalisation": [list(images.IMAGENET.mean), list(images.IMAGENET.std)],
+             "normalisation": [list(normalisation.IMAGENET.mean), list(normalisation.IMAGENET.std)],
              "data": {"root": str(data), "name": dataset.name, "fingerprint": dataset.fingerprint, "counts":
                       {"train": {"films": 9, "studies": 9, "patients": 9}}}, "versions": {"keras": "3"}}
     (folder / "recipe.json").write_text(json.dumps(facts))
@@ -43,7 +47,7 @@ def make_run(folder: Path, data: Path, seed: int = 0, **changes) -> Path:
 
 
 def _views():
-    from chexpert_hier.members import Views
+    from chexpert_hier.finished.members import Views
 
     return Views()
 

@@ -8,8 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from chexpert_hier import augment, datasets, hierarchy, labels, phantom, recipes, report, run, sources
+from chexpert_hier import hierarchy, labels, recipes, run
+from chexpert_hier.datasets import reading
 from chexpert_hier.errors import InputError
+from chexpert_hier.films import augment
+from chexpert_hier.phantom import making
+from chexpert_hier.prepare import sources
+from chexpert_hier.report import page
 
 # A report's figure of twelve patients and one epoch may have no room for its axes; what it shows is tested elsewhere.
 pytestmark = pytest.mark.filterwarnings("ignore:constrained_layout not applied")
@@ -19,7 +24,7 @@ QUICK = ("--arch", "tiny", "--image-size", "32", "--weights", "none", "--epochs"
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
     """CheXpert's layout with lateral films, and VisualCheXbert's file: the clean truth."""
-    folder = phantom.make(tmp_path_factory.mktemp("companions") / "films", patients=24, valid_patients=12, seed=3,
+    folder = making.make(tmp_path_factory.mktemp("companions") / "films", patients=24, valid_patients=12, seed=3,
                           processes=1)
     (folder / "train_visualCheXbert.csv").write_bytes((folder / "train_truth.csv").read_bytes())
     return folder
@@ -54,11 +59,11 @@ def hbce(data) -> Path:
     return trained("hbce", data, data.parent / "hbce", "--no-export")
 
 
-def trained(recipe: str, data: Path, out: Path, *more: str, page: bool = False) -> Path:
+def trained(recipe: str, data: Path, out: Path, *more: str, with_page: bool = False) -> Path:
     """Run the main job; its report page, which takes longest, only where asked for."""
     with pytest.MonkeyPatch.context() as patch:
-        if not page:
-            patch.setattr(report, "write", lambda folder: None)
+        if not with_page:
+            patch.setattr(page, "write", lambda folder: None)
         assert run.main(["--recipe", recipe, "--data", str(data), "--out", str(out), *QUICK, *more]) == 0
     return out
 
@@ -89,9 +94,9 @@ def test_chexpertnet_reads_both_views_judges_patients_and_exports_probabilities(
 
 
 def test_predict_shows_the_network_the_plain_view_and_takes_laterals(chexpertnet, data, tmp_path):
-    from chexpert_hier import predict
+    from chexpert_hier.predict import __main__ as predict_command
 
-    assert predict.main([str(data / "valid.csv"), "--model", str(chexpertnet), "--out", str(tmp_path / "p.csv"),
+    assert predict_command.main([str(data / "valid.csv"), "--model", str(chexpertnet), "--out", str(tmp_path / "p.csv"),
                          "--quiet"]) == 0
     own = pd.read_csv(chexpertnet / "predictions.csv").set_index("Path")
     answer = pd.read_csv(tmp_path / "p.csv").set_index("Path")
@@ -99,12 +104,13 @@ def test_predict_shows_the_network_the_plain_view_and_takes_laterals(chexpertnet
 
 
 def test_maps_of_three_classes_lie_where_the_plain_view_lies(chexpertnet, data):
-    from chexpert_hier import heatmaps, predict
-    from chexpert_hier.films import read_film
+    from chexpert_hier.films.decode import read_film
+    from chexpert_hier.finished import asked, members
+    from chexpert_hier.heatmaps.maps import film_maps
 
-    member = predict.open_run(chexpertnet)
-    film = predict.find_films([str(data / "valid.csv")])[0]
-    maps = heatmaps.film_maps(member, [film], [read_film(film.file)], ("Edema",))[0]
+    member = members.open_run(chexpertnet)
+    film = asked.find_films([str(data / "valid.csv")])[0]
+    maps = film_maps(member, [film], [read_film(film.file)], ("Edema",))[0]
     assert (maps.place, maps.crop, maps.rescaled) == ((4, 4), 40, 48)
     seen = ~np.isnan(maps.on_film("Edema"))
     assert seen.mean() == pytest.approx((40 / 48) ** 2, abs=0.03)
@@ -120,22 +126,24 @@ def test_hbce_has_21_outputs_from_visualchexberts_table(hbce, data):
 
 
 def test_uncertainty_columns_by_dropout_and_by_ensemble(hbce, chexpertnet, data, tmp_path):
-    from chexpert_hier import predict
+    from chexpert_hier.predict import __main__ as predict_command
 
     film = str(data / "valid.csv")
     for name, models, how in (("mc", [hbce], "mc:4"), ("many", [hbce, hbce], "ensemble")):
-        assert predict.main([film, "--model", *map(str, models), "--uncertainty", how, "--out",
+        assert predict_command.main([film, "--model", *map(str, models), "--uncertainty", how, "--out",
                              str(tmp_path / f"{name}.csv"), "--quiet"]) == 0
         table = pd.read_csv(tmp_path / f"{name}.csv")
         entropy, mutual = table["Edema [entropy]"], table["Edema [mutual information]"]
         assert ((0 <= mutual) & (mutual <= entropy) & (entropy <= np.log(2) + 1e-6)).all()
         assert (table["Edema [sd]"] > 0).all() == (how == "mc:4")
     with pytest.raises(InputError, match="no dropout"):
-        predict.main([film, "--model", str(chexpertnet), "--uncertainty", "mc:4", "--out", str(tmp_path / "x.csv")])
+        predict_command.main([film, "--model", str(chexpertnet), "--uncertainty", "mc:4",
+                              "--out", str(tmp_path / "x.csv")])
     with pytest.raises(InputError, match="several models"):
-        predict.main([film, "--model", str(hbce), "--uncertainty", "ensemble", "--out", str(tmp_path / "y.csv")])
+        predict_command.main([film, "--model", str(hbce), "--uncertainty", "ensemble",
+                              "--out", str(tmp_path / "y.csv")])
     with pytest.raises(InputError, match="mc:10"):
-        predict.main([film, "--model", str(hbce), "--uncertainty", "mc:0", "--out", str(tmp_path / "z.csv")])
+        predict_command.main([film, "--model", str(hbce), "--uncertainty", "mc:0", "--out", str(tmp_path / "z.csv")])
 
 
 @pytest.mark.parametrize("recipe", ["chexnet", "chexnet-pneumonia"])
@@ -161,7 +169,7 @@ def test_as_many_frontal_films_of_the_same_patients(data):
     assert (fair.films["view"] == "Frontal").all()
     assert len(fair.split("train")) == len(both.split("train"))
     assert set(fair.split("train").films["patient"]) <= set(both.split("train").films["patient"])
-    frontal = datasets.read(data, views="frontal").split("valid")
+    frontal = reading.read(data, views="frontal").split("valid")
     assert fair.split("valid").keys.tolist() == frontal.keys.tolist()
 
 
@@ -180,7 +188,7 @@ def test_the_plain_view_is_the_centre_crop_and_draws_nothing():
 @pytest.mark.slow
 def test_u_multiclass_and_own_statistics_work_in_the_main_recipe(data, tmp_path):
     out = trained("pham2019", data, tmp_path / "run", "--policy", "u-multiclass", "--normalise", "dataset", "--cache",
-                  str(tmp_path / "crops"), "--set", "template_films=20", "--no-export", page=True)
+                  str(tmp_path / "crops"), "--set", "template_films=20", "--no-export", with_page=True)
     table = pd.read_csv(out / "predictions.csv")
     assert tuple(table.columns[1:]) == labels.CHEXPERT_LABELS
     mean, std = (values[0] for values in facts(out)["normalisation"])
@@ -192,18 +200,20 @@ def test_u_multiclass_and_own_statistics_work_in_the_main_recipe(data, tmp_path)
 @pytest.mark.slow
 def test_early_stop_keeps_the_epoch_with_the_lowest_validation_loss(hbce, data, tmp_path):
     out = trained("hbce", data, tmp_path / "run", "--no-export", "--epochs", "4", "--set",
-                  "stage1.learning_rate=0.05", "--set", "stage1.stop_after=1", page=True)
+                  "stage1.learning_rate=0.05", "--set", "stage1.stop_after=1", with_page=True)
     assert (out / "report.html").stat().st_size > 10000
     log = pd.read_csv(out / "log.csv")
     assert len(log) < 4 or log["valid_loss"].idxmin() == 3 or log["valid_loss"].iloc[-2] == log["valid_loss"].min()
-    from chexpert_hier import losses, predict, training
+    from chexpert_hier.finished import members
+    from chexpert_hier.network import losses
+    from chexpert_hier.training import stages
 
-    member = predict.open_run(out)
+    member = members.open_run(out)
     recipe = member.recipe
     dataset = sources.read_data(recipe, data)
     films = sources.from_files(dataset, recipe, out, "torch")
-    _, targets = training.stage_targets(recipe, member.tree, films.films("train"), recipe.plan()[0])
+    _, targets = stages.stage_targets(recipe, member.tree, films.films("train"), recipe.plan()[0])
     valid = films.films("valid")
     loss = losses.build(recipe.plan()[0].loss, targets, member.tree)
-    value = float(loss(np.nan_to_num(valid.raw), training.outputs_of(member.model, valid)))
+    value = float(loss(np.nan_to_num(valid.raw), stages.outputs_of(member.model, valid)))
     assert value == pytest.approx(log["valid_loss"].min(), rel=1e-4)

@@ -14,7 +14,7 @@ import pytest
 from chexpert_hier import console
 
 REPOSITORY = Path(__file__).parents[1]
-SHOWN = ("labels", "hierarchy", "uncertainty", "evaluate.ranking")  # rooms that people import, with examples
+SHOWN = ("labels", "hierarchy", "predict.uncertainty", "evaluate.ranking")  # modules that people import, with examples
 
 
 def modules():
@@ -47,10 +47,12 @@ def test_every_command_is_a_console_command_too():
     files = [path for path in (REPOSITORY / "chexpert_hier").rglob("*.py")
              if re.search(r"commands\.answer\(main\)\)\s*$", path.read_text(encoding="utf-8"))]
     commands = {path.parent.name if path.stem == "__main__" else path.stem for path in files}
-    assert named == {name: name for name in commands}
+    assert named == {name: name for name in commands} and commands == set(console.COMMANDS)
     for name in commands:
-        module = getattr(console, name).args[0]
-        assert callable(importlib.import_module(f"chexpert_hier.{module}").main) and module.startswith(name)
+        assert getattr(console, name).args == (name,)
+        assert callable(importlib.import_module(console.module_of(name)).main)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        console.nothing  # noqa: B018
 
 
 @pytest.mark.slow

@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from chexpert_hier import evaluate, hierarchy, phantom
+from chexpert_hier import evaluate, hierarchy
+from chexpert_hier.phantom import making
 
 QUICK = ("--recipe", "phantom", "--arch", "tiny", "--image-size", "32", "--epochs", "1", "--set", "template_films=20",
          "--quiet")
@@ -36,7 +37,7 @@ def home(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def data(home) -> Path:
-    return phantom.make(home / "films", patients=24, valid_patients=12, seed=3, processes=1)
+    return making.make(home / "films", patients=24, valid_patients=12, seed=3, processes=1)
 
 
 @pytest.fixture(scope="module")

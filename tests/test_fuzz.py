@@ -21,10 +21,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from chexpert_hier import evaluate, films, predict
+from chexpert_hier import evaluate
 from chexpert_hier.errors import InputError
+from chexpert_hier.films import decode
+from chexpert_hier.films.grey import MIN_SIDE
+from chexpert_hier.finished import asked
+from chexpert_hier.predict import predicting
 
-PACKAGE = Path(films.__file__).parent
+PACKAGE = Path(__file__).parents[1] / "chexpert_hier"
 SECONDS = 30  # more than any of these small files may take, on a busy machine
 MEGABYTES = 1024  # the stated bound for one film, whatever its header claims
 
@@ -104,7 +108,7 @@ def damaged(data: bytes, random: np.random.Generator) -> bytes:
 
 def mended(data: bytes) -> bytes:
     """Give a damaged PNG right checksums again, so that the damage reaches the decoder."""
-    if not data.startswith(films.PNG_SIGNATURE):
+    if not data.startswith(decode.PNG_SIGNATURE):
         return data
     out, place = bytearray(data[:8]), 8
     while place + 12 <= len(data):
@@ -125,13 +129,13 @@ def answer(data: bytes, folder: Path, name: str):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a decoder may complain of what it reads
         try:
-            read = predict._open(predict.Film(file, name), takes_lateral=True)
+            read = predicting.open_film(asked.Film(file, name), takes_lateral=True)
         except InputError as error:
             assert name in str(error) and len(str(error).splitlines()) == 1 and len(str(error)) < 400
             read = None
     assert time.monotonic() - began < SECONDS
     if read is not None:
-        assert read.grey.dtype == np.uint8 and read.grey.ndim == 2 and min(read.grey.shape) >= films.MIN_SIDE
+        assert read.grey.dtype == np.uint8 and read.grey.ndim == 2 and min(read.grey.shape) >= MIN_SIDE
     return read
 
 
@@ -154,11 +158,11 @@ def test_thousands_of_damaged_films(corpus, tmp_path):
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.binary(max_size=300), st.sampled_from([b"", b"\xff\xd8\xff\xe0", films.PNG_SIGNATURE, b"\0" * 128 + b"DICM",
+@given(st.binary(max_size=300), st.sampled_from([b"", b"\xff\xd8\xff\xe0", decode.PNG_SIGNATURE, b"\0" * 128 + b"DICM",
                                                  b"\x08\0\x05\0" + b"\0" * 130]))
 def test_any_bytes_at_all(data, start):
     with pytest.raises(InputError, match=r"^some film: "):
-        films.read_film(start + data, "some film")
+        decode.read_film(start + data, "some film")
 
 
 # ---------------------------------------------------------------------------------------------------- bombs
@@ -175,7 +179,7 @@ def png_bomb(width, height, bits, colour, rows=None):
     for _ in range(0, (height if rows is None else rows) - 1):
         packed += packer.compress(bytes(row))
     head = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
-    return films.PNG_SIGNATURE + chunk(b"IHDR", head) + chunk(b"IDAT", packed + packer.flush()) + chunk(b"IEND", b"")
+    return decode.PNG_SIGNATURE + chunk(b"IHDR", head) + chunk(b"IDAT", packed + packer.flush()) + chunk(b"IEND", b"")
 
 
 def jpeg_of_size(data, width, height):
@@ -246,7 +250,7 @@ def test_any_table_is_evaluated_or_refused_in_one_line(rows, head, mark, tmp_pat
     path = tmp_path / "table.csv"
     text = "\n".join([head, *(",".join(row) for row in rows)])
     path.write_bytes((b"\xef\xbb\xbf" if mark else b"") + text.encode("utf-8", "surrogatepass"))
-    for read in (evaluate.read_predictions, evaluate.read_truth, lambda file: predict.find_films([str(file)])):
+    for read in (evaluate.read_predictions, evaluate.read_truth, lambda file: asked.find_films([str(file)])):
         try:
             read(path)
         except InputError as error:
@@ -277,7 +281,7 @@ def test_nothing_is_unpickled_or_evaluated(file):
 def test_a_model_file_that_brings_code_is_refused(tmp_path):
     import keras
 
-    from chexpert_hier import model
+    from chexpert_hier.network import model
 
     film = keras.Input((4,))
     network = keras.Model(film, keras.layers.Lambda(lambda x: x * 2)(film))

@@ -1,23 +1,30 @@
-"""The import rules of the rooms: who may know TensorFlow, Keras and OpenCV, and that importing does no work."""
+"""The import rules: no circles, areas that know only those below them, who may know Keras and TensorFlow, no work."""
 
 import ast
+import graphlib
+import importlib
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from chexpert_hier.console import COMMANDS
+
 PACKAGE = Path(__file__).parents[1] / "chexpert_hier"
 MODULES = sorted(".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
                  for path in PACKAGE.rglob("*.py"))
+# From the bottom up: a module imports its own area and those above it in this list, never one below.
+ORDER = ("errors", "faces", "files", "paths", "commands", "console", "labels", "hierarchy", "recipes", "run_folder",
+         "films", "datasets", "phantom", "evaluate", "prepare", "network", "training", "finished", "heatmaps", "predict",
+         "export", "report", "run")
 # Neither TensorFlow nor Keras, not even inside a function.
-SCIENCE = ("labels", "hierarchy", "bridge", "splits", "presence", "tables", "readers", "chestxray14", "mimic",
-           "datasets", "data_checks", "evaluate", "recipes", "phantom")
+SCIENCE = ("labels", "hierarchy", "recipes", "datasets", "evaluate", "phantom")
 # Keras' other backends run these, so that TensorFlow has no name here.
-ANY_BACKEND = ("backbones", "model", "losses", "training")
+ANY_BACKEND = ("network", "training")
 # TensorFlow inside functions only.
-INPUT_PATH = ("films", "template", "images", "export")
-COMMANDS = ("run", "prepare", "predict", "evaluate", "heatmaps", "export", "phantom", "datasets", "report")
+INPUT_PATH = ("films", "export")
+FACES = [module for module in MODULES if (PACKAGE.parent.joinpath(*module.split(".")) / "__init__.py").exists()]
 
 
 def path_of(module):
@@ -25,10 +32,20 @@ def path_of(module):
     return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
 
 
-def room(module):
-    """The file's name in the package; phantom_films is part of the room phantom."""
-    name = [*module.split("."), ""][1]
-    return next((known for known in ("phantom",) if name.startswith(known)), name)
+def area(module):
+    """The folder, or the shared module, that a module belongs to."""
+    return [*module.split("."), ""][1]
+
+
+def own_imports(module):
+    """(module, name) of everything imported from this package, the name None for a whole module."""
+    home = module.split(".") if module in FACES else module.split(".")[:-1]
+    for node in ast.walk(ast.parse(path_of(module).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            start = ".".join([*home[:len(home) - node.level + 1], *([node.module] if node.module else [])])
+            for alias in node.names:
+                inner = f"{start}.{alias.name}"
+                yield (inner, None) if inner in MODULES else (start, alias.name)
 
 
 def imports(tree, inside_functions=True):
@@ -54,13 +71,72 @@ def test_the_walker_sees_what_it_should():
 def test_who_may_import_what(module):
     tree = ast.parse(path_of(module).read_text(encoding="utf-8"))
     anywhere, at_import = imports(tree), imports(tree, inside_functions=False)
-    if room(module) in SCIENCE:
+    if area(module) in SCIENCE:
         assert not anywhere & {"tensorflow", "keras", "torch", "jax"}
-    if room(module) in ANY_BACKEND:
+    if area(module) in ANY_BACKEND:
         assert "tensorflow" not in anywhere
-    if room(module) in INPUT_PATH:
+    if area(module) in INPUT_PATH:
         assert "tensorflow" not in at_import
     assert "matplotlib.pyplot" not in at_import and "pickle" not in anywhere
+
+
+def test_no_circle():
+    """Also none that is hidden in a function."""
+    graph = {module: {other for other, _ in own_imports(module) if other != "chexpert_hier"} for module in MODULES}
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        pytest.fail(" -> ".join(error.args[1]))
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if module != "chexpert_hier"])
+def test_a_module_knows_its_own_area_and_those_below(module):
+    assert area(module) in ORDER, "a new area needs its place in ORDER"
+    below = ORDER[:ORDER.index(area(module)) + 1]
+    assert {area(other) for other, _ in own_imports(module) if other != "chexpert_hier"} <= set(below)
+
+
+def defined(module):
+    """The names that a module itself defines."""
+    found = set()
+    for node in ast.parse(path_of(module).read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found.add(node.name)
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            found |= {name.id for target in targets for name in ast.walk(target) if isinstance(name, ast.Name)}
+    return found
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_name_is_imported_from_where_it_is_defined(module):
+    """One address each; nothing private crosses from one module to another."""
+    for other, name in own_imports(module):
+        if name is not None and not (other in FACES and area(other)) and module not in FACES:
+            assert name in defined(other), f"{name} is not defined in {other}"
+            assert not name.startswith("_") or name == "__version__", f"{name} of {other} is private"
+
+
+@pytest.mark.parametrize("face", [face for face in FACES if area(face) not in ("", "evaluate")])
+def test_a_face_names_what_its_modules_define(face):
+    public = importlib.import_module(face).PUBLIC
+    for inner, names in public.items():
+        assert set(names) <= defined(f"{face}.{inner}") and list(names) == sorted(names)
+    flat = [name for names in public.values() for name in names]
+    assert len(flat) == len(set(flat))
+    assert dir(importlib.import_module(face)) == sorted(flat)
+
+
+def test_the_addresses_of_version_0_1_still_answer():
+    from chexpert_hier import images, template
+    from chexpert_hier.faces import MOVED
+    from chexpert_hier.films.normalisation import normalise
+    from chexpert_hier.films.template import Cropper
+
+    assert template.Cropper is Cropper and images.normalise is normalise
+    assert all(f"chexpert_hier.{new}" in MODULES for new in MOVED.values())
+    with pytest.raises(ImportError, match="cannot import name 'nothing'"):
+        from chexpert_hier import nothing  # noqa: F401
 
 
 # The last is `python -m` on its way to a command, which then answers Ctrl-C; other importers never see it.
@@ -96,13 +172,14 @@ sys.meta_path.insert(0, Block())
 """
 
 
-def test_the_science_is_imported_without_tensorflow_and_keras():
-    names = ", ".join(module for module in MODULES if room(module) in SCIENCE and not module.endswith("__main__"))
+def test_the_science_and_every_face_are_imported_without_tensorflow_and_keras():
+    names = ", ".join(module for module in MODULES
+                      if module in FACES or (area(module) in SCIENCE and not module.endswith("__main__")))
     result = python(f"{BLOCKED}\nimport {names}\nprint('fine')")
     assert result.stdout.strip() == "fine" and result.returncode == 0, result.stderr
 
 
-@pytest.mark.parametrize("name", [name for name in COMMANDS if path_of(f"chexpert_hier.{name}").exists()])
+@pytest.mark.parametrize("name", COMMANDS)
 def test_help_and_argument_errors_answer_without_tensorflow(name):
     run = BLOCKED + "import runpy; runpy.run_module(sys.argv.pop(1), run_name='__main__', alter_sys=True)"
     answer = python(run, f"chexpert_hier.{name}", "--help")

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from chexpert_hier import labels
-from chexpert_hier.bridge import translate
+from chexpert_hier.datasets.bridge import translate
 from chexpert_hier.errors import InputError
 from chexpert_hier.labels import CHESTXRAY14_LABELS, CHEXPERT_LABELS, POLICY_NAMES, Policy, hard_targets, targets
 

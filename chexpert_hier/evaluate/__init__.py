@@ -4,8 +4,9 @@
 """
 
 from .evaluation import Result, evaluate
+from .findings import Findings
 from .joining import join
-from .output import Findings, write
+from .output import write
 from .ranking import auroc, average_precision, bootstrap_auroc, delong, delong_interval
 from .reading import ensemble, read_predictions, read_truth
 

@@ -70,8 +70,8 @@ def main(argv: list[str] | None = None) -> int:
 def _judge(args: argparse.Namespace):
     from .comparison import compare
     from .evaluation import judge
+    from .findings import Findings
     from .joining import join
-    from .output import Findings
     from .radiologists import beside
     from .reading import ensemble, read_predictions, read_truth
     from .thresholds import parse_rule

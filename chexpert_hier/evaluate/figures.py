@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from .output import Findings
+from .findings import Findings
 from .radiologists import Readers
 from .ranking import BAND
 

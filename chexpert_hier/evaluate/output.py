@@ -2,7 +2,6 @@
 
 import json
 import math
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -11,22 +10,7 @@ import pandas as pd
 from .. import __version__
 from ..files import write_text, written_whole
 from .evaluation import Result
-from .radiologists import Readers
-
-
-@dataclass
-class Findings:
-    """A whole evaluation: one or several predictions, compared with each other and with radiologists.
-
-    Attributes:
-        results: the judged predictions, the first being the main one.
-        comparisons: name of the pair -> table of `comparison.compare`.
-        readers: name of the predictions -> radiologists beside them.
-    """
-
-    results: list[Result]
-    comparisons: dict[str, pd.DataFrame] = field(default_factory=dict)
-    readers: dict[str, Readers] = field(default_factory=dict)
+from .findings import Findings
 
 
 def write(result: Result | Findings, out: str | Path, *, page: bool = True) -> Path:

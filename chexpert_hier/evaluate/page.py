@@ -9,7 +9,7 @@ import numpy as np
 from .. import __version__
 from .evaluation import Result
 from .figures import KINDS, Picture, Pictures
-from .output import Findings
+from .findings import Findings
 from .radiologists import Readers
 
 UNITS = {"film": "films", "study": "studies", "patient": "patients"}

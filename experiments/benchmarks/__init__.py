@@ -25,9 +25,10 @@ def find_films(folder: Path | None) -> tuple[list[Path], str]:
     shared = Path(os.environ.get("CHEXPERT_HIER_DATA", Path(__file__).parents[3] / "shared" / "data")) / "nih_600"
     folder = folder or (shared if shared.is_dir() else None)
     if folder is None:
-        from chexpert_hier import datasets, phantom
+        from chexpert_hier.datasets import reading
+        from chexpert_hier.phantom import making
 
-        films = datasets.read(phantom.ensure(patients=400, valid_patients=100, seed=0)).files
+        films = reading.read(making.ensure(patients=400, valid_patients=100, seed=0)).files
         return films, f"{len(films)} synthetic films"
     films = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
     return films, f"{len(films)} films of {Path(folder).name}"

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from chexpert_hier import commands, images
+from chexpert_hier import commands
+from chexpert_hier.films import batches, normalisation
 from chexpert_hier.labels import CHEXPERT_LABELS
 
 from . import CLOCKS, report, spread
@@ -29,17 +30,19 @@ def train(args: argparse.Namespace) -> None:
         import tensorflow as tf
 
         tf.config.experimental.enable_op_determinism()
-    from chexpert_hier import losses, model, training
+    from chexpert_hier.network import losses, model
+    from chexpert_hier.training import stages
 
     random, clock = np.random.default_rng(0), CLOCKS[args.clock]
     targets = random.choice(np.array([1, 0], np.float32), (args.films, len(CHEXPERT_LABELS)))
-    crops = images.CropSource(random.integers(0, 256, (args.films, 224, 224), dtype=np.uint8))
+    crops = batches.CropSource(random.integers(0, 256, (args.films, 224, 224), dtype=np.uint8))
     network = model.build_model(args.arch, CHEXPERT_LABELS, "none", args.image_size, seed=0)
     network.compile(keras.optimizers.Adam(1e-3), losses.BCE(), jit_compile=False)
     for epoch in range(2):
-        rows = training.epoch_order(args.films, 0, 0, epoch)
+        rows = stages.epoch_order(args.films, 0, 0, epoch)
         began = clock()
-        network.fit(images.stream(images.Batches(crops, rows, 32, images.IMAGENET, args.image_size, targets[rows])),
+        order = batches.Batches(crops, rows, 32, normalisation.IMAGENET, args.image_size, targets[rows])
+        network.fit(batches.stream(order),
                     shuffle=False, verbose=0)
         seconds = clock() - began
     weights = {f"weights/{k}": value for k, value in enumerate(network.get_weights())}

@@ -18,9 +18,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from chexpert_hier import commands, images
-from chexpert_hier.films import read_film
-from chexpert_hier.template import Cropper, learn_template, rescale
+from chexpert_hier import commands
+from chexpert_hier.films import normalisation
+from chexpert_hier.films.batches import Batches, CropSource, FilmSource, stream
+from chexpert_hier.films.decode import read_film
+from chexpert_hier.films.template import Cropper, learn_template, rescale
 
 from . import find_films, report, spread
 
@@ -80,9 +82,9 @@ def usual_torch(files: list[str], template: np.ndarray):
                       multiprocessing_context=method)
 
 
-def batches(source, count: int, how) -> images.Batches:
+def batches(source, count: int, how) -> Batches:
     """Ours: all films in order."""
-    return images.Batches(source, np.arange(count), BATCH, how)
+    return Batches(source, np.arange(count), BATCH, how)
 
 
 def passes(stream: Iterable, count: int, least: float = 0.0) -> float:
@@ -125,7 +127,7 @@ def stages(files: list[str], cropper: Cropper) -> list[tuple[str, float]]:
     search, places = clock(cropper.find, rescaled)
     crops = [film[row:row + 224, column:column + 224] for film, (row, column, _) in zip(rescaled, places)]
     many = [np.stack(crops[k:k + BATCH]) for k in range(0, len(crops) - BATCH + 1, BATCH)]
-    normal, _ = clock(lambda crops: images.normalise(crops) is None, many)
+    normal, _ = clock(lambda crops: normalisation.normalise(crops) is None, many)
     return [("read and decode", decode), ("checks of the file: whole, size, orientation, content", read - decode),
             ("rescale to 256", shrink), ("template search", search),
             ("normalise to three float channels", normal / BATCH)]
@@ -144,15 +146,15 @@ def main(argv: list[str] | None = None) -> int:
     files = [str(found[k % len(found)]) for k in range(args.films)]
     cropper = Cropper(template=learn_template(rescale(read_film(file)) for file in found[:500]))
     loader = usual_torch(files, cropper.template)
-    films = images.FilmSource(files, cropper)
-    cache = images.CropSource(films(np.arange(len(files))))
+    films = FilmSource(files, cropper)
+    cache = CropSource(films(np.arange(len(files))))
     systems = {
         "tf.data + matchTemplate": (usual_tf(files, cropper.template), 0),
         "PyTorch DataLoader + matchTemplate": (loader, 0),
-        "ours, films to float": (images.stream(batches(films, len(files), images.IMAGENET)), 0),
-        "ours, films to uint8": (images.stream(batches(films, len(files), None)), 0),
-        "ours, cache to float": (images.stream(batches(cache, len(files), images.IMAGENET)), 1),
-        "ours, cache to uint8": (images.stream(batches(cache, len(files), None)), 1),
+        "ours, films to float": (stream(batches(films, len(files), normalisation.IMAGENET)), 0),
+        "ours, films to uint8": (stream(batches(films, len(files), None)), 0),
+        "ours, cache to float": (stream(batches(cache, len(files), normalisation.IMAGENET)), 1),
+        "ours, cache to uint8": (stream(batches(cache, len(files), None)), 1),
     }
     runs: dict[str, Callable[[], float]] = {name: partial(passes, stream, len(files), least)
                                             for name, (stream, least) in systems.items() if stream is not None}

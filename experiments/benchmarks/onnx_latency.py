@@ -13,9 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-from chexpert_hier import commands, hierarchy, images, labels, recipes
-from chexpert_hier.members import Member
-from chexpert_hier.template import Cropper
+from chexpert_hier import commands, hierarchy, labels, recipes
+from chexpert_hier.films import normalisation
+from chexpert_hier.films.template import Cropper
+from chexpert_hier.finished.members import Member
 
 from . import report
 
@@ -23,12 +24,12 @@ from . import report
 def made_up(arch: str) -> Member:
     """A run of the paper's recipe with random weights."""
     commands.import_keras()
-    from chexpert_hier.model import build_model
+    from chexpert_hier.network.model import build_model
 
     recipe = recipes.change(recipes.named("pham2019"), arch=arch)
     network = build_model(arch, labels.CHEXPERT_LABELS, seed=0)
     return Member(Path("."), recipe, labels.CHEXPERT_LABELS, hierarchy.CHEXPERT_TREE, {"Frontal": Cropper("centre")},
-                  images.IMAGENET, network)
+                  normalisation.IMAGENET, network)
 
 
 def measure(member: Member, batches: list[int], repeats: int) -> list[tuple]:
@@ -36,14 +37,15 @@ def measure(member: Member, batches: list[int], repeats: int) -> list[tuple]:
     import onnxruntime
     import tensorflow as tf
 
-    from chexpert_hier import export, onnx_export
+    from chexpert_hier.export import onnx
+    from chexpert_hier.export.graph import of_crops
 
     cropper = member.croppers["Frontal"]
     side = cropper.size
-    graph = tf.function(lambda crops: export.of_crops([member], member.labels, {cropper.identity: crops}),
+    graph = tf.function(lambda crops: of_crops([member], member.labels, {cropper.identity: crops}),
                         input_signature=[tf.TensorSpec((None, side, side, 1), tf.uint8)])
     with tempfile.TemporaryDirectory() as folder:
-        onnx_export.export([member], Path(folder) / "model.onnx")
+        onnx.export([member], Path(folder) / "model.onnx")
         session = onnxruntime.InferenceSession(str(Path(folder) / "model.onnx"), providers=["CPUExecutionProvider"])
     rows, random = [], np.random.default_rng(0)
     for batch in batches:

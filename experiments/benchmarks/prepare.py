@@ -19,8 +19,11 @@ from pathlib import Path
 
 import numpy as np
 
-from chexpert_hier import cache, commands, datasets, recipes, training
+from chexpert_hier import commands, recipes
+from chexpert_hier.datasets import reading
 from chexpert_hier.labels import CHEXPERT_LABELS
+from chexpert_hier.prepare import cache
+from chexpert_hier.training import stages
 
 from . import find_films, report
 
@@ -70,12 +73,12 @@ def main(argv: list[str] | None = None) -> int:
         size = sum(file.stat().st_size for file in place.iterdir()) / 1e9
 
         began = time.perf_counter()
-        dataset = datasets.read(data)
+        dataset = reading.read(data)
         table = time.perf_counter() - began
         began = time.perf_counter()
         source = cache.Cache.open(place, dataset, recipes.PHAM2019).source(dataset)
         opened = time.perf_counter() - began
-        order = training.epoch_order(len(dataset), 0, 0, 0)
+        order = stages.epoch_order(len(dataset), 0, 0, 0)
         began = time.perf_counter()
         for start in range(0, len(order), 32):
             source(order[start:start + 32])

@@ -12,7 +12,8 @@ import sys
 
 import numpy as np
 
-from chexpert_hier import commands, images
+from chexpert_hier import commands
+from chexpert_hier.films import batches, normalisation
 from chexpert_hier.labels import CHEXPERT_LABELS
 
 from . import CLOCKS, report, spread
@@ -40,24 +41,25 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     clock = CLOCKS[args.clock]
     keras = commands.import_keras()
-    from chexpert_hier import model, training
+    from chexpert_hier.network import model
+    from chexpert_hier.training import stages
 
     random = np.random.default_rng(0)
-    crops = images.CropSource(random.integers(0, 256, (args.films, 224, 224), dtype=np.uint8))
+    crops = batches.CropSource(random.integers(0, 256, (args.films, 224, 224), dtype=np.uint8))
     targets = random.integers(0, 2, (args.films, len(CHEXPERT_LABELS))).astype(np.float32)
     network = model.build_model(args.arch, CHEXPERT_LABELS, "none", args.image_size, seed=0)
     model.freeze_all_but_head(network)
     features, head = model.feature_model(network), model.head_model(network)
-    loss = training.losses.BCE()
+    loss = stages.losses.BCE()
     for trained in (network, head):
         trained.compile(keras.optimizers.Adam(RATE), loss, jit_compile=False)
     begin, begin_head = ([np.array(value) for value in trained.get_weights()] for trained in (network, head))
 
     def stream(rows, truth=None):
-        return images.stream(images.Batches(crops, rows, BATCH, images.IMAGENET, args.image_size, truth))
+        return batches.stream(batches.Batches(crops, rows, BATCH, normalisation.IMAGENET, args.image_size, truth))
 
     def order(epoch):
-        return training.epoch_order(args.films, 0, 1, epoch)
+        return stages.epoch_order(args.films, 0, 1, epoch)
 
     def through(epochs=EPOCHS, films=None):
         for epoch in range(epochs):

@@ -96,7 +96,7 @@ def ours(args: argparse.Namespace, films: np.ndarray, targets: np.ndarray) -> tu
     """The same in Keras, as training and prediction compile it."""
     keras = commands.import_keras()
     keras.config.set_dtype_policy(args.precision)
-    from chexpert_hier import losses, model
+    from chexpert_hier.network import losses, model
 
     network = model.build_model("densenet121", CHEXPERT_LABELS, "none", args.image_size, seed=0)
     network.compile(keras.optimizers.Adam(1e-4), losses.BCE(), jit_compile=args.xla)

@@ -13,8 +13,8 @@ import cv2
 import numpy as np
 
 from chexpert_hier import commands
-from chexpert_hier.films import read_film
-from chexpert_hier.template import Cropper, learn_template, rescale
+from chexpert_hier.films.decode import read_film
+from chexpert_hier.films.template import Cropper, learn_template, rescale
 
 from . import find_films, report, spread
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from chexpert_hier import commands, hierarchy, images, recipes
+from chexpert_hier import commands, hierarchy, recipes
+from chexpert_hier.films import normalisation
 from chexpert_hier.labels import CHEXPERT_LABELS
 
 from . import CLOCKS, report, spread
@@ -30,11 +31,13 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     clock = CLOCKS[args.clock]
     keras = commands.import_keras()
-    from chexpert_hier import members, model
+    from chexpert_hier.finished import members
+    from chexpert_hier.network import model
 
     recipe = replace(recipes.PHAM2019, arch=args.arch, image_size=args.image_size, weights="none")
     network = model.build_model(args.arch, CHEXPERT_LABELS, "none", args.image_size, seed=0)
-    member = members.Member(Path("benchmark"), recipe, CHEXPERT_LABELS, hierarchy.CHEXPERT_TREE, {}, images.IMAGENET,
+    member = members.Member(Path("benchmark"), recipe, CHEXPERT_LABELS, hierarchy.CHEXPERT_TREE, {},
+                            normalisation.IMAGENET,
                             network)
     crops = np.random.default_rng(0).integers(0, 256, (args.films, 224, 224), dtype=np.uint8)
     keys = np.array([f"patient{k:05d}/study1/view1_frontal.jpg" for k in range(args.films)], object)

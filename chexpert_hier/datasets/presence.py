@@ -1,0 +1,113 @@
+"""Whether the films of a data set are there and inside its folder, without opening them."""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from ..errors import InputError
+from ..files import write_text
+from .dataset import Dataset
+
+log = logging.getLogger("chexpert_hier.datasets")
+
+
+class BadFilm(NamedTuple):
+    """A film that cannot be used."""
+
+    path: str
+    table: str
+    row: int
+    reason: str
+
+
+def require_films(dataset: Dataset, *, skip_bad: bool = False,
+                  allow_outside: bool = False) -> tuple[Dataset, list[BadFilm]]:
+    """Make sure that all films are there, without opening them (seconds for all of CheXpert).
+
+    Args:
+        dataset: only the films that are used.
+        skip_bad: leave bad films out and list them.
+        allow_outside: symbolic links may lead out of the data folder.
+
+    Returns:
+        the data set without the bad films, and these.
+
+    Raises:
+        InputError: the first film that is missing, empty or outside (not with `skip_bad`), or none is left.
+    """
+    reasons = film_faults(dataset, allow_outside)
+    places = [place for place, reason in enumerate(reasons) if reason]
+    bad = [BadFilm(path, table, int(row), reasons[place]) for place, (path, table, row) in zip(
+        places, dataset.films.iloc[places][["path", "table", "row"]].itertuples(index=False))]
+    if bad and (not skip_bad or len(bad) == len(dataset)):
+        first = bad[0]
+        raise InputError(f"{first.table}, row {first.row}: {first.path} {first.reason} (under {dataset.root}); "
+                         f"{len(bad)} of {len(dataset)} films cannot be used. --skip-bad goes on without them")
+    good = np.ones(len(dataset), bool)
+    good[places] = False
+    return (dataset.select(good) if bad else dataset), bad
+
+
+def film_faults(dataset: Dataset, allow_outside: bool = False) -> list[str]:
+    """Why each film cannot be used, "" where it is there; see `require_films`."""
+    root = os.path.realpath(dataset.root)
+    files = dataset.films["file"].tolist()
+    outside = frozenset() if allow_outside else _links_outside(root, {os.path.dirname(file) for file in files})
+    return [_fault(root, file, outside, allow_outside) for file in files]
+
+
+def _fault(root: str, file: str, outside: frozenset[str], allow_outside: bool) -> str:
+    """Why a film cannot be used, "" if it seems fine."""
+    if not allow_outside and (file.startswith("/") or ".." in file.split("/")):
+        return "is outside: its path leaves the data folder"
+    path = os.path.join(root, file)  # an absolute path stays one
+    try:
+        status = os.lstat(path)
+        if stat.S_ISLNK(status.st_mode):
+            if not allow_outside and not _inside(root, path):
+                return "is a link that leaves the data folder"
+            status = os.stat(path)
+    except FileNotFoundError:
+        return "is missing"
+    except (OSError, ValueError) as error:
+        return f"cannot be read ({getattr(error, 'strerror', None) or 'not a file name'})"
+    if os.path.dirname(file) in outside:
+        return "lies behind a link that leaves the data folder"
+    if not stat.S_ISREG(status.st_mode):
+        return "is not a file"
+    return "" if status.st_size else "is empty"
+
+
+def _links_outside(root: str, folders: set[str]) -> frozenset[str]:
+    """Which of the folders below `root` lie behind a symbolic link that leaves it."""
+    verdict: dict[str, bool] = {}
+
+    def leaves(folder: str) -> bool:
+        path, outside = "", False
+        for part in folder.split("/"):
+            path, above = f"{path}/{part}", outside
+            if path not in verdict:
+                verdict[path] = above or (os.path.islink(root + path) and not _inside(root, root + path))
+            outside = verdict[path]
+        return outside
+
+    return frozenset(folder for folder in folders if leaves(folder))
+
+
+def _inside(root: str, path: str) -> bool:
+    real = os.path.realpath(path)
+    return real == root or real.startswith(root.rstrip("/") + "/")
+
+
+def write_bad(bad: Sequence[BadFilm], path: Path) -> None:
+    """List films that were left out: path, table, row, reason."""
+    write_text(path, pd.DataFrame(bad, columns=BadFilm._fields).to_csv(index=False))
+    log.warning("%d films left out, listed in %s", len(bad), path)

@@ -1,0 +1,13 @@
+"""One film file becomes the network's input: decode to 8-bit grey, rescale, find the crop, normalise, batch."""
+
+from ..faces import lazily
+
+PUBLIC = {
+    "decode": ("graph_decode", "read_film", "read_header"),
+    "grey": ("FilmError",),
+    "template": ("Cropper", "learn_template", "read_template", "write_template"),
+    "normalisation": ("IMAGENET", "Normalisation", "graph_normalise", "normalise"),
+    "augment": ("AUGMENTATIONS", "tta_views"),
+    "batches": ("Batches", "CropSource", "FilmSource", "crop_batches", "stream"),
+}
+__getattr__, __dir__ = lazily(__name__, PUBLIC)

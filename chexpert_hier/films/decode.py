@@ -1,0 +1,316 @@
+"""Read one film file: JPEG, PNG or DICOM of any kind to 8-bit grey, or one line that says why not.
+
+Two forms that give the same pixels: `read_film` (OpenCV) and `graph_decode` (TensorFlow operations, in the SavedModel),
+which refuses what it cannot decode in the same way.
+"""
+
+import os
+import zlib
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from .grey import MIN_SIDE, MOST_BYTES, MOST_PIXELS, FilmError, bands, check_size, luminance, to_8_bits
+
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+# EXIF orientations that mirror rows, mirror columns, and exchange rows and columns (first of all).
+FLIP_ROWS, FLIP_COLUMNS, TRANSPOSE = (3, 4, 7, 8), (2, 3, 6, 7), (5, 6, 7, 8)
+
+OTHER_FORMATS = {b"RIFF": "WebP", b"GIF8": "GIF", b"BM": "BMP", b"II*\0": "TIFF", b"MM\0*": "TIFF", b"%PDF": "PDF",
+                 b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"\0\0\0\x0cjP  ": "JPEG 2000"}
+
+
+class Header(NamedTuple):
+    """What a film's header says: kind ("JPEG", "PNG"), pixels, channels, bits a channel, EXIF orientation (1 to 8)."""
+
+    kind: str
+    height: int
+    width: int
+    channels: int
+    bits: int
+    orientation: int
+
+
+def read_film(source: str | os.PathLike | bytes, name: str | None = None, min_side: int = MIN_SIDE) -> np.ndarray:
+    """Read a film as 8-bit grey, upright.
+
+    Known by content, not by name. More than 8 bits are scaled by the smallest bit depth that holds the brightest
+    pixel, so that 10 bits stored in 16 do not come out black. Colour JPEGs give their luminance channel, colour PNGs
+    the Rec. 601 luminance; transparency is laid on black; EXIF orientation is applied.
+
+    Args:
+        source: the file, or its bytes.
+        name: what the error line calls it; the path when None.
+        min_side: the least height and width in pixels.
+
+    Returns:
+        uint8 (h, w).
+
+    Raises:
+        FilmError: missing, empty, not an image, cut off, damaged, too small, too large, or one single shade.
+    """
+    name = name or ("film" if isinstance(source, bytes) else str(source))
+    try:
+        data = source if isinstance(source, bytes) else _read_bytes(source)
+    except OSError as error:
+        raise FilmError(f"{name}: {_why_unreadable(source, error)}") from None
+    try:
+        return _decode(data, min_side)
+    except (FilmError, cv2.error) as error:
+        reason = error if isinstance(error, FilmError) else "the image decoder failed; is the file damaged?"
+        raise FilmError(f"{name}: {reason}") from None
+
+
+def _read_bytes(file: str | os.PathLike) -> bytes:
+    with open(file, "rb", buffering=0) as handle:
+        return handle.read()
+
+
+def read_bytes(source: str | os.PathLike, name: str) -> bytes:
+    """A file's bytes.
+
+    Raises:
+        FilmError: it is missing or cannot be read; the line begins with `name`.
+    """
+    try:
+        return Path(source).read_bytes()
+    except OSError as error:
+        raise FilmError(f"{name}: {_why_unreadable(source, error)}") from None
+
+
+def _why_unreadable(source: str | os.PathLike, error: OSError) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "no such file"
+    if Path(source).is_dir():
+        return "is a folder; expected a film"
+    return f"cannot be read ({error.strerror})"
+
+
+def _decode(data: bytes, min_side: int) -> np.ndarray:
+    from . import dicom
+
+    if dicom.is_dicom(data):
+        return _with_content(dicom.read(data, min_side))
+    header = read_header(data)
+    # A progressive JPEG is held as 16-bit coefficients of all its channels.
+    depth = 2 if header.kind == "JPEG" or header.bits > 8 else 1
+    check_size(header.height, header.width, min_side, max(header.channels, 1) * depth)
+    # A colour JPEG's luminance is a channel of its own; everything else is decoded as it is stored.
+    flags = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION if header.kind == "JPEG" else cv2.IMREAD_UNCHANGED
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    if image is None or image.shape[:2] != (header.height, header.width):
+        raise FilmError(f"damaged: the {header.kind} decoder could not read it; copy the file again")
+    return _with_content(_turn(_to_grey(image), header.orientation))
+
+
+def _with_content(grey: np.ndarray) -> np.ndarray:
+    least, most, *_ = cv2.minMaxLoc(grey)
+    if least == most:
+        raise FilmError("no picture content: every pixel has the same value")
+    return grey
+
+
+def _to_grey(image: np.ndarray) -> np.ndarray:
+    """(h, w), (h, w, 3) BGR or (h, w, 4) BGRA of uint8 or uint16 -> uint8 (h, w)."""
+    if image.dtype == np.uint8 and image.ndim == 2:
+        return image
+    return to_8_bits(image if image.ndim == 2 else np.concatenate([_colour_to_grey(band) for band in bands(image)]))
+
+
+def _colour_to_grey(image: np.ndarray) -> np.ndarray:
+    grey = luminance(image[..., 2], image[..., 1], image[..., 0])
+    if image.shape[2] == 4:  # on black, so that what is hidden under transparent pixels stays hidden
+        opaque = np.iinfo(image.dtype).max
+        grey = ((grey.astype(np.int64) * image[..., 3] + opaque // 2) // opaque).astype(image.dtype)
+    return grey
+
+
+def _turn(image: np.ndarray, orientation: int) -> np.ndarray:
+    """Lay an image upright as its EXIF orientation says (1: it is)."""
+    if orientation == 1:
+        return image
+    image = image.T if orientation in TRANSPOSE else image
+    image = image[::-1] if orientation in FLIP_ROWS else image
+    return np.ascontiguousarray(image[:, ::-1] if orientation in FLIP_COLUMNS else image)
+
+
+def read_header(data: bytes) -> Header:
+    """What the header says, after checking that the file is whole.
+
+    Raises:
+        FilmError: empty, not a JPEG or PNG, cut off, or damaged (the reason without the file's name).
+    """
+    if not data:
+        raise FilmError("the file is empty")
+    if data.startswith(b"\xff\xd8\xff"):
+        return _jpeg_header(data)
+    if data.startswith(PNG_SIGNATURE):
+        return _png_header(data)
+    for magic, kind in OTHER_FORMATS.items():
+        if data.startswith(magic):
+            raise FilmError(f"{kind} is not supported; expected JPEG, PNG or DICOM. Save it as PNG")
+    raise FilmError("not an image; expected JPEG, PNG or DICOM content")
+
+
+def _jpeg_header(data: bytes) -> Header:
+    """Walk the segments to the first scan, then look for the end mark, which decoders do not miss."""
+    frame, place = None, 2
+    while place + 4 <= len(data):
+        if data[place] != 0xFF:
+            raise FilmError("damaged: a JPEG segment does not begin where it should")
+        mark = data[place + 1]
+        if mark == 0xFF:  # fill byte
+            place += 1
+            continue
+        length = int.from_bytes(data[place + 2:place + 4], "big")
+        if 0xC0 <= mark <= 0xCF and mark not in (0xC4, 0xC8, 0xCC):
+            frame = data[place + 4:place + 10]
+        place += 2 + length
+        if mark == 0xDA:
+            break
+    ended = data.endswith(b"\xff\xd9") or data.find(b"\xff\xd9", place) >= 0
+    if frame is None or len(frame) < 6 or place >= len(data) or not ended:
+        raise FilmError("cut off: the JPEG ends before the picture does; copy the file again")
+    height, width = int.from_bytes(frame[1:3], "big"), int.from_bytes(frame[3:5], "big")
+    return Header("JPEG", height, width, frame[5], frame[0], _orientation(data, b"Exif\0\0"))
+
+
+def _png_header(data: bytes) -> Header:
+    """Walk the chunks and check each one's checksum: OpenCV gives a half-grey picture for a damaged PNG."""
+    place, exif, mark = len(PNG_SIGNATURE), b"", b""
+    while mark != b"IEND":
+        length = int.from_bytes(data[place:place + 4], "big")
+        mark, end = data[place + 4:place + 8], place + 8 + length
+        if len(data) < end + 4:
+            raise FilmError("cut off: the PNG ends before the picture does; copy the file again")
+        if zlib.crc32(memoryview(data)[place + 4:end]) != int.from_bytes(data[end:end + 4], "big"):
+            raise FilmError("damaged: a checksum inside the PNG is wrong; copy the file again")
+        if mark == b"eXIf":
+            exif = data[place + 8:end]
+        place = end + 4
+    if data[12:16] != b"IHDR":
+        raise FilmError("damaged: the PNG has no header")
+    width, height = int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
+    channels = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}.get(data[25], 0)
+    return Header("PNG", height, width, channels, data[24], _orientation(exif, b""))
+
+
+def _orientation(data: bytes, mark: bytes) -> int:
+    """The EXIF orientation tag (0x0112) of the first directory after `mark`, in the first 64 KiB; 1 when none is."""
+    start = data.find(mark, 0, 65536) + len(mark)
+    if start < len(mark):
+        return 1
+    data = data[:65536]
+    if len(data) < start + 8:
+        return 1
+    order = "little" if data[start] == ord("I") else "big"
+    directory = start + int.from_bytes(data[start + 4:start + 8], order)
+    for entry in range(int.from_bytes(data[directory:directory + 2], order)):
+        tag = data[directory + 2 + 12 * entry:directory + 14 + 12 * entry]
+        if len(tag) == 12 and int.from_bytes(tag[:2], order) == 0x0112:
+            code = int.from_bytes(tag[8:10], order)
+            return code if 1 <= code <= 8 else 1
+    return 1
+
+
+def graph_decode(data):
+    """Decode one film in TensorFlow operations: the pixels of `read_film`, or an error that says what is expected.
+
+    Reads JPEG (grey or colour, any EXIF orientation) and 8-bit grey PNG.
+
+    Args:
+        data: string tensor (), the file's bytes.
+
+    Returns:
+        uint8 tensor (h, w).
+
+    Raises:
+        tf.errors.InvalidArgumentError: anything else, when the graph runs.
+    """
+    import tensorflow as tf
+
+    start = tf.strings.substr(data, 0, 8)
+    is_jpeg = tf.strings.substr(data, 0, 3) == b"\xff\xd8\xff"
+    expected = "film bytes: expected JPEG, or PNG with 8-bit grey and no transparency; convert other films first"
+    with tf.control_dependencies([tf.debugging.Assert(is_jpeg | (start == PNG_SIGNATURE), [expected])]):
+        return tf.cond(is_jpeg, lambda: _graph_jpeg(data), lambda: _graph_png(data, expected))
+
+
+def _graph_jpeg(data):
+    import tensorflow as tf
+
+    shape = tf.io.extract_jpeg_shape(data)
+    colour = tf.debugging.Assert((shape[2] == 1) | (shape[2] == 3), ["JPEG: expected grey or RGB, not CMYK"])
+    with tf.control_dependencies([colour, *_graph_check_size(shape[0], shape[1], 2 * tf.maximum(shape[2], 1))]):
+        # The integer transform is the one that OpenCV's decoder uses: the same pixels, bit for bit.
+        grey = tf.io.decode_jpeg(data, channels=1, dct_method="INTEGER_ACCURATE")[..., 0]
+    code = _graph_orientation(tf.cast(tf.io.decode_raw(tf.strings.substr(data, 0, 65536), tf.uint8), tf.int32))
+    flips = (FLIP_ROWS, lambda x: x[::-1]), (FLIP_COLUMNS, lambda x: x[:, ::-1])
+    for codes, turn in ((TRANSPOSE, tf.transpose), *flips):
+        grey = tf.cond(tf.reduce_any(code == codes), lambda g=grey, t=turn: t(g), lambda g=grey: g)
+    return _graph_check_content(grey)
+
+
+def _graph_png(data, expected: str):
+    import tensorflow as tf
+
+    size = tf.cast(tf.io.decode_raw(tf.strings.substr(data, 16, 10), tf.uint8), tf.int64)  # width, height, bits, colour
+    weights = tf.constant([2 ** 24, 2 ** 16, 2 ** 8, 1], tf.int64)
+    width, height = tf.reduce_sum(size[:4] * weights), tf.reduce_sum(size[4:8] * weights)
+    head = tf.strings.split(data, "IDAT")[0]  # what changes the pixels' meaning stands before the pixels
+    plain = (size[8] == 8) & (size[9] == 0)
+    for chunk in ("tRNS", "eXIf"):
+        plain &= tf.shape(tf.strings.split(head, chunk))[0] == 1
+    with tf.control_dependencies([tf.debugging.Assert(plain, [expected]), *_graph_check_size(height, width)]):
+        return _graph_check_content(tf.io.decode_png(data, channels=1)[..., 0])
+
+
+def _graph_check_size(height, width, pixel_bytes=1) -> list:
+    """`check_size` in TensorFlow operations: the assertions to hang the decoder on."""
+    import tensorflow as tf
+
+    height, width = tf.cast(height, tf.int64), tf.cast(width, tf.int64)
+    most = tf.minimum(tf.constant(MOST_PIXELS, tf.int64), MOST_BYTES // tf.cast(pixel_bytes, tf.int64))
+    small, large = tf.minimum(height, width) < MIN_SIDE, height * width > most
+    return [tf.debugging.Assert(~small, ["film too small, height and width:", height, width]),
+            tf.debugging.Assert(~large, ["film too large, height and width:", height, width])]
+
+
+def _graph_check_content(grey):
+    import tensorflow as tf
+
+    seen = tf.debugging.Assert(tf.reduce_min(grey) < tf.reduce_max(grey), ["film without picture content: one shade"])
+    with tf.control_dependencies([seen]):
+        return tf.identity(grey)
+
+
+def _graph_orientation(head):
+    """`_orientation` in TensorFlow operations: int32 (bytes,) -> int32 (); 1 when there is no readable tag."""
+    import tensorflow as tf
+
+    count = tf.size(head)
+    found = tf.ones([tf.maximum(count - 5, 0)], tf.bool)
+    for k, byte in enumerate(b"Exif\0\0"):
+        found &= head[k:k + tf.size(found)] == byte
+    start = tf.reduce_min(tf.where(found, tf.range(tf.size(found)), count)) + 6
+    padded = tf.concat([head, tf.zeros([24], tf.int32)], 0)  # so that a cut-off tag reads as no tag
+
+    def number(place, length):
+        big = tf.reduce_sum(padded[place:place + length] * [256 ** (length - 1 - k) for k in range(length)])
+        little = tf.reduce_sum(padded[place:place + length] * [256 ** k for k in range(length)])
+        return tf.where(padded[tf.minimum(start, count)] == ord("I"), little, big)
+
+    def read():
+        directory = tf.clip_by_value(start + number(start + 4, 4), 0, count)
+        entries = tf.clip_by_value((count - directory - 2) // 12, 0, number(directory, 2))
+
+        def look(code, k):
+            entry = directory + 2 + 12 * k
+            return tf.where(number(entry, 2) == 0x0112, number(entry + 8, 2), code)
+
+        return tf.foldr(look, tf.range(entries), 1)  # from the last, so that the first one wins, as in `_orientation`
+
+    code = tf.cond(start + 8 <= count, read, lambda: tf.constant(1))
+    return tf.where((code >= 1) & (code <= 8), code, 1)

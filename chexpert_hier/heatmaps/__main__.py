@@ -1,0 +1,117 @@
+"""Where a network looks: class activation maps and Grad-CAM on the film's own pixels, as pictures and numbers.
+
+    python -m chexpert_hier.heatmaps film.jpg --model runs/mine --labels Edema "Pleural Effusion" --out maps
+
+A map is float32 (h, w), on the last feature maps' grid; `overlays` lays it onto the film, `localise` scores it there.
+Keras is imported inside functions, so that `--help` answers at once.
+"""
+
+import argparse
+import csv
+import io
+import logging
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from .. import commands
+from ..errors import InputError, one_of
+from ..files import locked, write_text
+from ..labels import COMPETITION_LABELS
+from .maps import METHODS, PLACES, draw, film_maps, map_file, summary_rows
+from .overlays import read_maps
+
+log = logging.getLogger("chexpert_hier.heatmaps")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's arguments."""
+    answer = argparse.ArgumentParser(prog="python -m chexpert_hier.heatmaps", description=__doc__.splitlines()[0])
+    add = answer.add_argument
+    add("films", nargs="+", metavar="FILM|FOLDER|CSV")
+    add("--model", required=True, metavar="RUN", help="a finished run")
+    add("--out", type=Path, required=True, help="folder for the overlays (.png), the maps (.npz) and maps.csv")
+    add("--labels", nargs="+", metavar="LABEL", help="findings (default: the competition's five, or all others)")
+    add("--method", choices=METHODS, help="default: cam where the head allows it, else grad-cam")
+    add("--place", choices=PLACES, default="stretched", help="lay the map over the whole crop as the papers do, or "
+        "(centred, ours) each cell where the centre of what it sees lies")
+    add("--threshold", type=float, default=0.0, help="draw only what reaches this share of the largest value")
+    add("--batch-size", type=int, default=16)
+    add("--skip-bad", action="store_true", help="leave out films that cannot be read, and say so")
+    add("--resume", action="store_true", help="keep the films that are finished in --out")
+    add("--quiet", action="store_true")
+    return answer
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; 0 when done."""
+    args = parser().parse_args(argv)
+    if not 0 <= args.threshold < 1 or args.batch_size < 1:
+        raise InputError(f"--threshold is {args.threshold} and --batch-size {args.batch_size}; expected a share in "
+                         "[0, 1), and 1 or more")
+    if args.quiet:
+        logging.getLogger("chexpert_hier").setLevel(logging.WARNING)
+    from ..finished import asked, members
+
+    films = asked.find_films(args.films)
+    if not args.resume and args.out.exists() and any(args.out.iterdir()):
+        raise InputError(f"{args.out}: is not empty; choose another --out, or --resume to go on with it")
+    member = members.open_run(args.model)
+    labels = tuple(args.labels or [label for label in COMPETITION_LABELS if label in member.labels] or member.labels)
+    for label in labels:
+        one_of("label (--labels)", label, member.labels)
+    with locked(args.out):
+        rows = _draw_all(args, member, films, labels)
+    print(f"{len(rows)} maps of {len({row[0] for row in rows})} films in {args.out}")
+    return 0
+
+
+def _draw_all(args, member, films, labels) -> list[tuple]:
+    rows, bar = [], commands.Bar("heatmaps", len(films))
+    waiting: dict[bool, list] = {False: [], True: []}  # per view, each of which has its own template
+
+    def flush(lateral: bool) -> None:
+        if waiting[lateral]:
+            batch = film_maps(member, *zip(*waiting[lateral]), labels, args.method, args.place)
+            for (_, grey), maps in zip(waiting[lateral], batch):
+                draw(args.out, maps, grey, args.threshold)
+                rows.extend(summary_rows(maps))
+            waiting[lateral].clear()
+
+    for film in films:
+        done = map_file(args.out, film.name, ".npz")
+        kept = read_maps(done) if done.exists() else None
+        if kept and kept.labels == labels and kept.stretched == (args.place == "stretched"):
+            rows += summary_rows(kept)
+        elif (grey := _read(film, member, args.skip_bad)) is not None:
+            waiting[film.lateral].append((film, grey))
+            if len(waiting[film.lateral]) == args.batch_size:
+                flush(film.lateral)
+        bar.add()
+    for lateral in waiting:
+        flush(lateral)
+    bar.close()
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([("Path", "label", "probability", "row", "column", "value"), *rows])
+    write_text(args.out / "maps.csv", text.getvalue())
+    return rows
+
+
+def _read(film, member, skip_bad: bool) -> np.ndarray | None:
+    from ..films.decode import read_film
+
+    try:
+        if film.lateral and "Lateral" not in member.croppers:
+            raise InputError(f"{film.name}: a lateral film; the model was trained on frontal films only. Leave it out, "
+                             "or use --skip-bad")
+        return read_film(film.file, film.name)
+    except InputError as error:
+        if not skip_bad:
+            raise
+        log.warning("left out: %s", error)
+        return None
+
+
+if __name__ == "__main__":
+    sys.exit(commands.answer(main))

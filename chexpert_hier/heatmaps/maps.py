@@ -1,0 +1,188 @@
+"""Where a network looks: class activation maps and Grad-CAM on the film's own pixels, as pictures and numbers.
+
+    python -m chexpert_hier.heatmaps film.jpg --model runs/mine --labels Edema "Pleural Effusion" --out maps
+
+A map is float32 (h, w), on the last feature maps' grid; `overlays` lays it onto the film, `localise` scores it there.
+Keras is imported inside functions, so that `--help` answers at once.
+"""
+
+import logging
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import InputError, one_of
+from ..films.augment import plain_window
+from .overlays import FilmMaps, overlay, rectified, write_maps, write_png
+
+log = logging.getLogger("chexpert_hier.heatmaps")
+METHODS = ("cam", "grad-cam")
+PLACES = ("stretched", "centred")
+
+
+def heatmaps(model, films: np.ndarray, labels: Sequence[str] | None = None,
+             method: str | None = None) -> np.ndarray:
+    """Map each finding on each film.
+
+    Args:
+        model: from model.build_model.
+        films: float32 (n, size, size, 3), normalised.
+        labels: which findings; None takes all.
+        method: "cam", "grad-cam", or None for CAM where the head allows it and Grad-CAM elsewhere.
+
+    Returns:
+        float32 (n, h, w, labels), on the grid of the last maps; not rectified, not rescaled.
+
+    Raises:
+        InputError: the model has no such label, or CAM is asked of a head without plain pooling.
+    """
+    import keras
+
+    from ..network.model import labels_of, map_model, map_weights
+
+    all_labels = labels_of(model)
+    labels = all_labels if labels is None else tuple(labels)
+    for label in labels:
+        one_of("label (--labels)", label, all_labels)
+    columns = [all_labels.index(label) for label in labels]
+    to_maps, to_logits, plain = map_model(model)
+    if method is None:
+        method = "cam" if plain else "grad-cam"
+    one_of("heatmap method", method, METHODS)
+    if method == "cam" and not plain:
+        raise InputError("class activation maps need a head of pooling and one Dense layer; this model takes grad-cam")
+    maps = keras.ops.cast(to_maps(films, training=False), "float32")
+    if method == "cam":
+        return class_activation(keras.ops.convert_to_numpy(maps), map_weights(model)[:, columns])
+    return grad_cam(to_logits, maps, columns)
+
+
+def class_activation(maps: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """M_c = Σ_k w_kc f_k.
+
+    Args:
+        maps: float (n, h, w, k), the last convolution's output.
+        weights: float (k, labels), columns of the last Dense layer's kernel. The row of a kernel belongs to a map, the
+            column to a label; taking a row is a known mistake of other implementations.
+
+    Returns:
+        (n, h, w, labels); its mean over h and w plus the bias is the label's logit.
+
+    Source: Zhou et al. 2016; Rajpurkar et al. 2017 (CheXNet), section 4.
+    """
+    return maps @ weights
+
+
+def grad_cam(to_logits, maps, columns: Sequence[int]) -> np.ndarray:
+    """Σ_k α_kc f_k, where α_kc is the mean over places of the logit's gradient by map k; before the ReLU.
+
+    Behind plain average pooling α_kc = w_kc / (h w), so that this is CAM divided by h w.
+
+    Args:
+        to_logits: maps -> logits (n, labels), as from model.map_model.
+        maps: tensor (n, h, w, k).
+        columns: places of the labels.
+
+    Returns:
+        float32 (n, h, w, len(columns)).
+
+    Source: Selvaraju et al. 2017.
+    """
+    import keras
+
+    found = []
+    for column in columns:
+        slope = backend_gradient(lambda x, c=column: keras.ops.sum(to_logits(x, training=False)[:, c]), maps)
+        strength = slope.mean(axis=(1, 2))  # (n, k)
+        found.append(np.einsum("nhwk,nk->nhw", keras.ops.convert_to_numpy(maps), strength))
+    return np.stack(found, axis=-1).astype("float32")
+
+
+def backend_gradient(function, x) -> np.ndarray:
+    """d function(x) / dx, function(x) a scalar, on whichever backend Keras runs; x is a tensor."""
+    import keras
+
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            value = function(x)
+        return tape.gradient(value, x).numpy()
+    if backend == "jax":
+        import jax
+
+        return np.asarray(jax.grad(function)(x))
+    x = x.detach().clone().requires_grad_(True)  # torch
+    function(x).backward()
+    return x.grad.cpu().numpy()
+
+
+def film_maps(member, films: Sequence, greys: Sequence[np.ndarray], labels: Sequence[str],
+              method: str | None = None, place: str = "stretched") -> list[FilmMaps]:
+    """Map findings on films with a finished run.
+
+    Args:
+        member: the run, from predict.open_run.
+        films: predict.Film, all of one view.
+        greys: their pixels, uint8 (h, w) each.
+        labels: which findings.
+        method: see `heatmaps`.
+        place: "stretched" lays the map over the whole crop, as the papers do (Zhou et al. 2016; Rajpurkar et al. 2017);
+            "centred" (ours) puts each cell where the centre of what it sees lies (model.map_cells), which is up to half
+            a cell away.
+
+    Returns:
+        one FilmMaps per film.
+    """
+    from ..network.model import map_cells
+
+    one_of("--place", place, PLACES)
+    cropper = member.croppers["Lateral" if films[0].lateral and "Lateral" in member.croppers else
+                              next(iter(member.croppers))]
+    crops = cropper.crop(greys)
+    inputs = np.asarray(member.inputs(crops.crops))
+    heat = heatmaps(member.model, inputs, labels, method)  # (n, h, w, labels)
+    outputs = np.asarray(member.model.predict_on_batch(inputs))
+    if outputs.ndim == 3:  # negative, positive, uncertain: the last is masked (CheXpertNet)
+        outputs = outputs[..., 1] / np.maximum(outputs[..., 0] + outputs[..., 1], 1e-37)
+    offset, side = plain_window(member.recipe.plain_view, cropper.size)
+    columns = [member.labels.index(label) for label in labels]
+    probabilities = member.final(outputs)[:, columns]
+    cells = map_cells(member.model) if place == "centred" else (0.5 / heat.shape[1], 1 / heat.shape[1])
+    return [FilmMaps(film.name, tuple(labels), probabilities[k], heat[k].transpose(2, 0, 1), grey.shape,
+                     tuple(int(at) + offset for at in crops.places[k]), side, cropper.rescaled, cells)
+            for k, (film, grey) in enumerate(zip(films, greys))]
+
+
+def map_file(out: Path, name: str, ending: str) -> Path:
+    plain = re.sub(r"[^\w.-]+", "_", name.strip("/").replace("/", "__"))
+    return out / f"{plain[-150:]}{ending}"  # file systems take 255 bytes
+
+
+def draw(out: Path, maps: FilmMaps, grey: np.ndarray, threshold: float = 0.0) -> None:
+    """Write one film's overlays (one .png per finding) and its maps (.npz) into a folder, under the film's name.
+
+    Args:
+        out: the folder.
+        maps: of `film_maps`.
+        grey: the film, uint8 (h, w).
+        threshold: draw only what reaches this share of the largest value.
+    """
+    for label, probability in zip(maps.labels, maps.probabilities):
+        picture = overlay(grey, rectified(maps.on_film(label), threshold), f"{label} {probability:.2f}")
+        write_png(map_file(out, maps.path, f" {label}.png"), picture)
+    write_maps(map_file(out, maps.path, ".npz"), maps)  # last: its presence says that the film is finished
+
+
+def summary_rows(maps: FilmMaps) -> list[tuple]:
+    """Where each map is largest, in film pixels."""
+    rows = []
+    for label, probability in zip(maps.labels, maps.probabilities):
+        heat = maps.on_film(label)
+        row, column = np.unravel_index(np.nanargmax(heat), heat.shape)
+        rows.append((maps.path, label, f"{probability:.6g}", int(row), int(column), f"{heat[row, column]:.6g}"))
+    return rows

@@ -1,0 +1,396 @@
+"""The network: a backbone, global average pooling and a sigmoid per finding; which layers train; its parts for maps.
+
+The last layer with weights is `Findings`, a Dense layer named "findings" that carries the labels' names, so that a
+saved model says what its outputs are.
+"""
+
+import logging
+import os
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from ..errors import InputError, one_of
+from . import backbones
+
+log = logging.getLogger("chexpert_hier.network")
+
+HEADS = ("dense", "three-class", "hbce")
+STATES = ("negative", "positive", "uncertain")  # order of the three-class head, as in CheXpertNet's code
+
+
+@keras.saving.register_keras_serializable("chexpert_hier")
+class Findings(keras.layers.Dense):
+    """The last Dense layer; knows its labels. Units: one per label, or three per label before `ThreeClass`."""
+
+    def __init__(self, units, labels=(), **kwargs):
+        super().__init__(units, **kwargs)
+        self.labels = tuple(labels)
+
+    def get_config(self):
+        return {**super().get_config(), "labels": list(self.labels)}
+
+
+@keras.saving.register_keras_serializable("chexpert_hier")
+class ThreeClass(keras.layers.Layer):
+    """Logits (n, 3 labels) -> probabilities (n, labels, 3) of negative, positive, uncertain.
+
+    Args:
+        certain: places of the labels that are never uncertain; their third probability is 0 (Wei & Jethani: No
+            Finding has two outputs only).
+        activation: "softmax" or "linear" (logits).
+    """
+
+    def __init__(self, certain=(), activation="softmax", **kwargs):
+        super().__init__(**kwargs)
+        self.certain, self.activation = tuple(certain), activation
+
+    def call(self, logits):
+        logits = keras.ops.reshape(logits, (-1, logits.shape[-1] // 3, 3))
+        never = np.zeros(logits.shape[1:], "float32")
+        never[list(self.certain), 2] = -1e9  # finite, so that no gradient becomes NaN
+        logits = logits + keras.ops.convert_to_tensor(never)
+        return keras.ops.softmax(logits, axis=-1) if self.activation == "softmax" else logits
+
+    def compute_output_shape(self, shape):
+        return (shape[0], shape[1] // 3, 3)
+
+    def get_config(self):
+        return {**super().get_config(), "certain": list(self.certain), "activation": self.activation}
+
+
+def build_model(arch: str, labels, weights="none", image_size: int = 224, head: str = "dense",
+                seed: int | None = None, batchnorm_momentum: float | None = None) -> keras.Model:
+    """Build the network: normalised films (n, size, size, 3) -> probabilities (n, labels).
+
+    Args:
+        arch: a key of backbones.BACKBONES.
+        labels: names of the outputs, in order.
+        weights: "none", "imagenet" or a file for the backbone (see backbones.load_weights). A .keras file of a model
+            with the same labels and head brings these outputs too.
+        image_size: side in pixels.
+        head: "dense" (pooling + Dense with sigmoid: Pham et al. 2019, section 4.3), "three-class" (softmax over
+            negative, positive, uncertain per label, output (n, labels, 3): CheXpertNet), or "hbce" (Conv 3x3 512, ReLU,
+            BatchNorm, pooling, Dense 128, ReLU, Dropout 0.5, Dense with sigmoid: Asadi et al. 2025, their code).
+        seed: makes the random start repeatable; sets the seeds of Python, NumPy and the backend. None leaves them.
+        batchnorm_momentum: replaces Keras' 0.99, for trainings shorter than some 500 steps, whose inference would still
+            lean on the statistics' start values.
+
+    Returns:
+        a functional model with float32 outputs under any precision policy.
+
+    Raises:
+        InputError: an unknown name, a size that is too small, or weights that are missing or do not fit; said before
+            anything is built wherever that is possible.
+    """
+    labels = tuple(labels)
+    one_of("head", head, HEADS)
+    file = backbones.find_weights(arch, weights)
+    row = backbones.BACKBONES[arch]
+    if image_size < row.smallest:
+        raise InputError(f"image size (--image-size) is {image_size}; {arch} takes {row.smallest} or more pixels")
+    if not labels or len(set(labels)) != len(labels):
+        raise InputError(f"labels are {list(labels)}; expected at least one, each once")
+    if seed is not None:
+        keras.utils.set_random_seed(seed)
+    backbone = row.build(image_size)
+    old = backbones.load_weights(backbone, file, arch) if file is not None else None
+    model = keras.Model(backbone.input, _head(backbone.output, labels, head), name=arch)
+    if batchnorm_momentum is not None:
+        for layer in _batch_normalisations(model):
+            layer.momentum = batchnorm_momentum
+    if old is not None:
+        _take_over_head(model, old, file)
+    return model
+
+
+def _head(maps, labels: tuple[str, ...], head: str):
+    # Pooling and outputs in float32 also under a 16-bit policy: a mean over maps and a sigmoid near 0 or 1 need it.
+    x = maps
+    if head == "hbce":
+        x = keras.layers.Conv2D(512, 3, padding="same", activation="relu", name="head_conv")(x)
+        x = keras.layers.BatchNormalization(name="head_bn")(x)
+    x = keras.layers.GlobalAveragePooling2D(dtype="float32", name="pool")(x)
+    if head == "hbce":
+        x = keras.layers.Dense(128, activation="relu", dtype="float32", name="head_dense")(x)
+        x = keras.layers.Dropout(0.5, dtype="float32", name="head_dropout")(x)
+    if head == "three-class":
+        certain = [k for k, label in enumerate(labels) if label == "No Finding"]
+        x = Findings(3 * len(labels), labels, dtype="float32", name="findings")(x)
+        return ThreeClass(certain, dtype="float32", name="three_class")(x)
+    return Findings(len(labels), labels, activation="sigmoid", dtype="float32", name="findings")(x)
+
+
+def _take_over_head(model: keras.Model, old: keras.Model, file: Path) -> None:
+    found = [layer.labels for layer in old.layers if isinstance(layer, Findings)]
+    if found != [labels_of(model)]:
+        log.info("%s: only its backbone is used; its outputs are %s", file, found[0] if found else "not findings")
+        return
+    try:
+        backbones.assign_in_order(model, backbones.layer_arrays(old))
+        log.info("%s: same labels, its outputs are taken over too", file)
+    except ValueError:
+        log.info("%s: same labels but another head, only its backbone is used", file)
+
+
+def load_model(path: str | os.PathLike) -> keras.Model:
+    """Load a saved .keras model without running code from the file (Keras' safe mode), without its compiled state.
+
+    Raises:
+        InputError: no such file, not a .keras file, or not a model of this package.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; expected a .keras model")
+    try:
+        model = keras.models.load_model(path, compile=False, safe_mode=True)
+    except (ValueError, OSError, KeyError, TypeError, EOFError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise InputError(f"{path}: cannot be loaded as a Keras model ({reason})") from error
+    head_layer(model)
+    return model
+
+
+def head_layer(model: keras.Model) -> Findings:
+    """The last layer with weights.
+
+    Raises:
+        InputError: the model has none, so it is not of this package.
+    """
+    found = [layer for layer in model.layers if isinstance(layer, Findings)]
+    if len(found) != 1:
+        raise InputError(f"model {model.name!r} has {len(found)} layers of kind Findings; expected one. "
+                         "Was it built by chexpert_hier?")
+    return found[0]
+
+
+def labels_of(model: keras.Model) -> tuple[str, ...]:
+    """Names of the outputs, in order."""
+    return head_layer(model).labels
+
+
+def is_three_class(model: keras.Model) -> bool:
+    """Whether the output is (n, labels, 3) instead of (n, labels)."""
+    return any(isinstance(layer, ThreeClass) for layer in model.layers)
+
+
+def feature_model(model: keras.Model) -> keras.Model:
+    """Films -> the features (n, k) that go into the last Dense layer; shares all layers."""
+    return keras.Model(model.input, head_layer(model).input, name=f"{model.name}_features")
+
+
+def head_model(model: keras.Model) -> keras.Model:
+    """Features (n, k) -> the model's outputs; shares the last Dense layer, so training it trains the model."""
+    head = head_layer(model)
+    features = keras.Input(head.input.shape[1:], dtype="float32", name="features")
+    x = head(features)
+    for layer in model.layers:
+        if isinstance(layer, ThreeClass):
+            x = layer(x)
+    return keras.Model(features, x, name=f"{model.name}_head")
+
+
+class _Logits(keras.layers.Layer):
+    """The last Dense layer without its sigmoid; its weights are the same variables."""
+
+    def __init__(self, head: Findings):
+        super().__init__(dtype="float32", name="logits")
+        self.head = head
+
+    def call(self, features):
+        return keras.ops.matmul(features, self.head.kernel) + self.head.bias
+
+    def compute_output_shape(self, shape):
+        return (shape[0], self.head.units)
+
+
+def logits_model(model: keras.Model) -> keras.Model:
+    """Films -> logits (n, labels), or (n, labels, 3) for the three-class head; shares all weights.
+
+    For losses with `from_logits=True`: a probability that has rounded to 0 or 1 has no gradient, its logit has.
+    """
+    return keras.Model(model.input, _logits(model, head_layer(model).input), name=f"{model.name}_logits")
+
+
+def _logits(model: keras.Model, features):
+    x = _Logits(head_layer(model))(features)
+    for layer in model.layers:
+        if isinstance(layer, ThreeClass):
+            x = ThreeClass(layer.certain, "linear", dtype="float32", name="three_logits")(x)
+    return x
+
+
+@keras.saving.register_keras_serializable("chexpert_hier")
+class PositiveProbability(keras.layers.Layer):
+    """Three probabilities (n, labels, 3) -> p(positive), the uncertain one masked: positive / (negative + positive).
+
+    Source: CheXpertNet's evaluation (softmax over the two other logits, which is the same number).
+    """
+
+    def call(self, three):
+        certain = three[..., 0] + three[..., 1]
+        return keras.ops.where(certain > 0, three[..., 1] / keras.ops.maximum(certain, 1e-37), 0.5)
+
+    def compute_output_shape(self, shape):
+        return shape[:-1]
+
+
+def probability_model(model: keras.Model) -> keras.Model:
+    """Films -> probabilities (n, labels) whatever the head: the model itself, or p(positive) of the three classes."""
+    if not is_three_class(model):
+        return model
+    x = PositiveProbability(dtype="float32", name="positive_probability")(model.output)
+    return keras.Model(model.input, x, name=model.name)
+
+
+def present(outputs: np.ndarray) -> np.ndarray:
+    """Outputs as p(finding is present), (n, labels): those of three classes (n, labels, 3) as PositiveProbability."""
+    if outputs.ndim == 2:
+        return outputs
+    certain = outputs[..., 0] + outputs[..., 1]
+    return np.where(certain > 0, outputs[..., 1] / np.maximum(certain, 1e-37), 0.5).astype(outputs.dtype)
+
+
+def map_model(model: keras.Model) -> tuple[keras.Model, keras.Model, bool]:
+    """Cut the network at its last maps.
+
+    Returns:
+        films -> maps (n, h, w, k), the last convolution's output;
+        maps -> logits (n, labels) (of positive against negative for the three-class head);
+        whether the way between is only average pooling and the last Dense layer, so that class activation maps exist.
+    """
+    names = [layer.name for layer in model.layers]
+    pool = model.get_layer("pool")
+    maps = model.get_layer("head_conv").output if "head_conv" in names else pool.input
+    top = keras.Input(maps.shape[1:], name="maps")
+    x = top
+    for layer in model.layers[names.index("head_bn") if "head_bn" in names else names.index("pool"):]:
+        if isinstance(layer, Findings):
+            break
+        x = layer(x)
+    x = _logits(model, x)
+    if is_three_class(model):
+        x = x[..., 1] - x[..., 0]
+    return (keras.Model(model.input, maps, name="maps"), keras.Model(top, x, name="maps_to_logits"),
+            "head_conv" not in names)
+
+
+def map_cells(model: keras.Model) -> tuple[float, float]:
+    """Where the cells of the last maps lie on the network's input.
+
+    They do not see the film in equal tiles: behind a convolution with a stride, kernel 3, "same" padding and an even
+    size a cell looks further right and down than the tile that it stands for when maps are stretched over the film.
+
+    Returns:
+        (first, step), shares of the input's side, the same for rows and columns: cell k's receptive field is centred at
+        first + step k. Where branches meet that look at places a little apart, the mean.
+    """
+    to_maps = map_model(model)[0]
+    seen = {id(to_maps.inputs[0]): (0.0, 1.0)}  # tensor -> pixel on which cell 0 is centred, pixels from cell to cell
+    for nodes in (to_maps._nodes_by_depth[depth] for depth in sorted(to_maps._nodes_by_depth, reverse=True)):
+        for node in nodes:
+            if not node.input_tensors:
+                continue
+            before = [seen[id(tensor)] for tensor in node.input_tensors]
+            start, step = np.mean([at[0] for at in before]), before[0][1]
+            after = _shifted(node.operation, float(start), step, node.input_tensors[0].shape[1])
+            seen |= {id(tensor): after for tensor in node.outputs}
+    (start, step), side = seen[id(to_maps.outputs[0])], to_maps.inputs[0].shape[1]
+    return (start + 0.5) / side, step / side
+
+
+def _shifted(layer, start: float, step: float, size: int) -> tuple[float, float]:
+    """The same pixel and pixels from cell to cell behind one layer, whose input has `size` rows."""
+    if isinstance(layer, keras.layers.ZeroPadding2D):
+        return start - layer.padding[0][0] * step, step
+    if isinstance(layer, keras.layers.Cropping2D):
+        return start + layer.cropping[0][0] * step, step
+    window = getattr(layer, "pool_size", None) or getattr(layer, "kernel_size", None)
+    if window is None:
+        return start, step
+    stride, dilation = layer.strides[0], getattr(layer, "dilation_rate", (1, 1))[0]
+    width = (window[0] - 1) * dilation + 1
+    padded = max(width - (size % stride or stride), 0) // 2 if layer.padding == "same" else 0
+    return start + ((width - 1) / 2 - padded) * step, step * stride
+
+
+def map_weights(model: keras.Model) -> np.ndarray:
+    """The last Dense layer's kernel as (k, labels): column c weighs the maps for label c.
+
+    For the three-class head: positive minus negative, which is what p(positive) depends on at evaluation.
+    """
+    kernel = keras.ops.convert_to_numpy(head_layer(model).kernel)
+    if is_three_class(model):
+        three = kernel.reshape(len(kernel), -1, 3)  # (k, labels, states)
+        return three[..., 1] - three[..., 0]
+    return kernel
+
+
+def freeze_all_but_head(model: keras.Model) -> None:
+    """Let only the last Dense layer train (Pham et al. 2019, section 3.2, second stage).
+
+    Keras runs a frozen BatchNormalization in inference mode: its statistics neither move nor depend on the batch
+    (ledger C8). Compile the model again afterwards.
+    """
+    head = head_layer(model)
+    for layer in model.layers:
+        layer.trainable = layer is head
+
+
+def unfreeze(model: keras.Model) -> None:
+    """Let all layers train; compile the model again afterwards."""
+    for layer in model.layers:
+        layer.trainable = True
+
+
+def freeze_backbone(model: keras.Model) -> None:
+    """Let everything behind the backbone train, nothing in it (CheXpertNet's caption: "Freezing all Conv layers")."""
+    names = [layer.name for layer in model.layers]
+    first = min(names.index(name) for name in ("pool", "head_conv") if name in names)
+    for place, layer in enumerate(model.layers):
+        layer.trainable = place >= first
+
+
+def reset_head(model: keras.Model, seed: int) -> None:
+    """Draw the last Dense layer's weights anew (Glorot uniform, zero bias; ledger C7's option)."""
+    head = head_layer(model)
+    head.kernel.assign(keras.initializers.GlorotUniform(seed)(head.kernel.shape))
+    head.bias.assign(keras.ops.zeros(head.bias.shape))
+
+
+def _batch_normalisations(model: keras.Model) -> list:
+    return [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
+
+
+def mc_dropout(model: keras.Model, features: np.ndarray, passes: int, seed: int) -> np.ndarray:
+    """Predict with dropout switched on, everything else (BatchNormalization too) in inference mode.
+
+    Each pass draws one thinned network and gives it all films, so that a film's result does not depend on its batch or
+    place; the backbone, which has no dropout, is not run again.
+
+    Args:
+        model: with a Dropout before its last Dense layer (head "hbce").
+        features: float32 (n, k) from `feature_model(model)`, which passes dropout through.
+        passes: how many networks to draw.
+        seed: of the draws; pass t is the same whatever `passes` is.
+
+    Returns:
+        float32 (passes, n, labels).
+
+    Raises:
+        InputError: the model has no dropout there.
+
+    Source: Gal & Ghahramani 2016; Asadi et al. 2025 use 10 passes.
+    """
+    dropouts = [layer for layer in model.layers if isinstance(layer, keras.layers.Dropout)]
+    if len(dropouts) != 1 or dropouts[0].output is not head_layer(model).input:
+        raise InputError(f"model {model.name!r} has no dropout before its outputs, so mc has nothing to draw; "
+                         "train with the hbce head, or give several models as an ensemble")
+    rate, head = dropouts[0].rate, head_model(model)
+    drawn = []
+    for t in range(passes):
+        kept = np.random.default_rng([seed, t]).random(features.shape[1]) >= rate
+        thinned = features * (kept / (1.0 - rate)).astype("float32")
+        drawn.append(keras.ops.convert_to_numpy(head(thinned, training=False)))
+    return np.stack(drawn)

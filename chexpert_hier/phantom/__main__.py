@@ -1,0 +1,48 @@
+"""Draw a synthetic CheXpert.
+
+    python -m chexpert_hier.phantom --out phantom-data
+"""
+
+import argparse
+import time
+
+from .. import commands
+from ..errors import InputError
+from .making import SETTINGS, make, read_marker
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's arguments."""
+    words = argparse.ArgumentParser("python -m chexpert_hier.phantom", description="Draw a synthetic CheXpert: films, "
+                                    "report labels, clean truth and finding masks. No real patient is shown.")
+    words.add_argument("--out", required=True, metavar="DIR", help="the folder to make")
+    words.add_argument("--patients", type=int, default=SETTINGS["patients"], help="training patients (%(default)s)")
+    words.add_argument("--valid-patients", type=int, default=SETTINGS["valid_patients"],
+                       help="validation patients, one study each (%(default)s)")
+    words.add_argument("--seed", type=int, default=SETTINGS["seed"], help="same seed, same bytes (%(default)s)")
+    words.add_argument("--report-noise", type=float, default=SETTINGS["report_noise"],
+                       help="how wrong and how vague the training reports are: 1 as CheXpert, 0 clean (%(default)s)")
+    words.add_argument("--no-laterals", action="store_true", help="frontal views only")
+    words.add_argument("--most-studies", type=int, default=SETTINGS["most_studies"],
+                       help="at most so many studies per training patient (%(default)s)")
+    words.add_argument("--processes", type=int, default=None, help="processes that draw (all cores)")
+    return words
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Draw a phantom data set and say where it lies."""
+    given = parser().parse_args(argv)
+    if read_marker(given.out):
+        raise InputError(f"{given.out}: a phantom is there already; remove it or choose another --out")
+    start = time.monotonic()
+    out = make(given.out, given.patients, given.seed, given.valid_patients, given.report_noise,
+               not given.no_laterals, given.most_studies, given.processes)
+    films = read_marker(out)["films"]
+    seconds = time.monotonic() - start
+    print(f"{out}: {films['train']} training and {films['valid']} validation films, synthetic (no real patient), "
+          f"{sum(films.values()) / seconds:.0f} films a second")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(commands.answer(main))

@@ -1,0 +1,287 @@
+"""A synthetic CheXpert: films drawn by this program, in CheXpert's own layout, with known truth and finding masks.
+
+    python -m chexpert_hier.phantom --out DIR --patients N --valid-patients M --seed S
+
+DIR holds `train.csv` (report labels: 1, 0, -1, blank), `valid.csv` (the clean truth), `train_truth.csv` (the clean
+truth of the training films), the films (8-bit grey JPEG, short side 320) and `masks/`, one 16-bit PNG of half the
+film's size for each film, bit k set where finding k of `FINDINGS` is drawn. Paths in the CSV files start with DIR's
+own name. Same settings, same bytes, however many processes draw. No real patient is shown.
+"""
+
+import csv
+import json
+import logging
+import multiprocessing
+import os
+import re
+import shutil
+import signal
+import threading
+import time
+import uuid
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager, nullcontext
+from functools import partial
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from .. import commands
+from ..errors import InputError
+from ..files import raise_if_disk
+from ..labels import CHEXPERT_LABELS
+from .films import finish, jpeg
+from .frontal import render_frontal
+from .lateral import render_lateral
+from .reports import FINDINGS, draw_studies
+from .signs import draw_anatomy, draw_signs
+
+GENERATOR_VERSION = 3  # raise it when the films or labels of a seed change; automatic phantoms are then made anew
+MARKER = "phantom.json"  # written last: a folder with it is whole
+COLUMNS = ("Path", "Sex", "Age", "Frontal/Lateral", "AP/PA", *CHEXPERT_LABELS)
+
+SETTINGS = {"patients": 1200, "seed": 0, "valid_patients": 300, "report_noise": 1.0, "laterals": True,
+            "most_studies": 91}
+
+_log = logging.getLogger("chexpert_hier.phantom")
+
+
+def make(out: str | os.PathLike, patients: int = 1200, seed: int = 0, valid_patients: int = 300,
+         report_noise: float = 1.0, laterals: bool = True, most_studies: int = 91,
+         processes: int | None = None) -> Path:
+    """Write a phantom data set; it appears whole or not at all.
+
+    Args:
+        out: the folder to make; must not exist, be empty, or hold an older phantom (which is replaced).
+        patients: training patients (numbers 1 to `patients`); each has about 2.4 films (CheXpert 3.5).
+        seed: the same seed and settings give the same bytes.
+        valid_patients: validation patients, one study each, numbered on.
+        report_noise: factor on what the training reports get wrong, leave open or omit; 1 as in CheXpert, 0 clean.
+        laterals: with lateral views beside the frontal ones (as many as in CheXpert).
+        most_studies: no training patient has more studies than this (CheXpert: 91).
+        processes: how many processes draw; all cores when None.
+
+    Returns:
+        the folder.
+
+    Raises:
+        InputError: a setting is out of range, `out` holds something else, or the disk is full.
+
+    Source: statistics of CheXpert (Irvin et al. 2019; ledger section 8).
+    """
+    settings = {"patients": patients, "seed": seed, "valid_patients": valid_patients, "report_noise": report_noise,
+                "laterals": laterals, "most_studies": most_studies}
+    _check(settings)
+    out = Path(out).resolve()
+    _check_free(out)
+    with _appearing(out) as beside:
+        counts = _draw_all(beside, out.name, settings, processes or os.cpu_count() or 1)
+        marker = {"synthetic": "drawn by chexpert_hier.phantom; no real patient", "version": GENERATOR_VERSION,
+                  "settings": settings, "films": counts}
+        (beside / MARKER).write_text(json.dumps(marker, indent=2) + "\n", encoding="utf-8")
+    return out
+
+
+def ensure(out: str | os.PathLike | None = None, processes: int | None = None, **settings) -> Path:
+    """Make the phantom at `out` unless it is there already with these settings and this generator's version.
+
+    Args:
+        out: its folder; None takes `default_folder()`.
+        processes: see `make`.
+        **settings: see `make`.
+
+    Returns:
+        the folder.
+
+    Raises:
+        InputError: as `make`.
+    """
+    out = default_folder() if out is None else Path(out)
+    wanted = {**SETTINGS, **settings}
+    _check(wanted)
+    found = read_marker(out)
+    if found and found["version"] == GENERATOR_VERSION and found["settings"] == wanted:
+        _log.info("phantom: using the synthetic films in %s", out)
+        return out.resolve()
+    why = "an older one is replaced" if found else "made once"
+    _log.info("phantom: drawing synthetic chest films, no real patients, into %s (%s)", out, why)
+    return make(out, processes=processes, **wanted)
+
+
+def default_folder(recipe: str = "phantom") -> Path:
+    """Where the automatic phantom of a recipe lies: in CHEXPERT_HIER_HOME, or else the user's cache folder."""
+    home = os.environ.get("CHEXPERT_HIER_HOME") or Path.home() / ".cache" / "chexpert_hier"
+    return Path(home) / (recipe if recipe.startswith("phantom") else f"phantom-{recipe}")
+
+
+def read_marker(folder: str | os.PathLike) -> dict | None:
+    """What a phantom folder says of itself (version, settings, films), or None if it is no finished phantom."""
+    try:
+        return json.loads((Path(folder) / MARKER).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def mask_path(film: str | os.PathLike) -> Path:
+    """Where the mask of a film lies: `DIR/train/…/view1_frontal.jpg` -> `DIR/masks/train/…/view1_frontal.png`."""
+    film = Path(film)
+    root = film.parents[3]
+    return root / "masks" / film.relative_to(root).with_suffix(".png")
+
+
+def read_masks(path: str | os.PathLike) -> np.ndarray:
+    """The finding masks of one film.
+
+    Args:
+        path: the mask's PNG, or the film's JPEG (then the mask beside it is found).
+
+    Returns:
+        bool (13, h, w), in the order of `FINDINGS`; h and w are half the film's, rounded up.
+
+    Raises:
+        InputError: there is no such mask.
+    """
+    file = Path(path)
+    file = mask_path(file) if file.suffix.lower() == ".jpg" else file
+    bits = cv2.imdecode(np.fromfile(file, np.uint8), cv2.IMREAD_UNCHANGED) if file.is_file() else None
+    if bits is None or bits.dtype != np.uint16:
+        raise InputError(f"{file}: no 16-bit mask of a phantom film; is the folder one of chexpert_hier.phantom?")
+    return (bits[None] >> np.arange(len(FINDINGS), dtype=np.uint16)[:, None, None] & 1).astype(bool)
+
+
+def _check(settings: dict) -> None:
+    unknown = set(settings) - set(SETTINGS)
+    if unknown:
+        raise InputError(f"phantom setting {sorted(unknown)[0]!r}; expected one of: {', '.join(SETTINGS)}")
+    for name, low in (("patients", 1), ("valid_patients", 0), ("most_studies", 1), ("seed", 0), ("report_noise", 0)):
+        if settings[name] < low:
+            raise InputError(f"phantom: {name} is {settings[name]}; expected at least {low}")
+    if settings["patients"] + settings["valid_patients"] > 99999:
+        raise InputError("phantom: more than 99999 patients; the patient numbers of the paths have five digits")
+
+
+def _check_free(out: Path) -> None:
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out}: is a file; choose another --out")
+    if out.is_dir() and any(out.iterdir()) and read_marker(out) is None:
+        raise InputError(f"{out}: holds files that are no phantom; choose an empty or new folder for --out")
+
+
+@contextmanager
+def _appearing(out: Path):
+    """A folder beside `out` that takes its place when all is written; nothing is left behind otherwise."""
+    beside = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}.part")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        _remove_stale(out)
+        beside.mkdir()
+        yield beside
+        if out.exists():
+            old = beside.with_suffix(".old.part")
+            os.replace(out, old)
+            shutil.rmtree(old, ignore_errors=True)
+        os.replace(beside, out)
+    except OSError as error:
+        raise_if_disk(error, out)
+        raise
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def _remove_stale(out: Path) -> None:
+    """Remove what a killed process left a day ago or earlier."""
+    for leftover in out.parent.glob(f".{out.name}.*.part"):
+        if re.fullmatch(rf"\.{re.escape(out.name)}\.[0-9a-f]{{8}}(\.old)?\.part", leftover.name):
+            if time.time() - leftover.stat().st_mtime > 86400:
+                shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _draw_all(folder: Path, name: str, settings: dict, processes: int) -> dict[str, int]:
+    """Draw all patients and write the three CSV files; returns the number of films per split."""
+    numbers = range(1, settings["patients"] + settings["valid_patients"] + 1)
+    draw = partial(_draw_patient, folder, name, settings)
+    files = {split: _open_csv(folder / f"{split}.csv") for split in ("train", "valid", "train_truth")}
+    films = {"train": 0, "valid": 0}
+    processes = 1 if len(numbers) < 40 else processes
+    pool = nullcontext() if processes == 1 else ProcessPoolExecutor(
+        processes, multiprocessing.get_context("spawn"), initializer=_start_worker)
+    bar = commands.Bar("phantom", len(numbers), "patients")
+    try:
+        with pool as executor:
+            results = map(draw, numbers) if executor is None else executor.map(draw, numbers, chunksize=8)
+            for split, reported, clean in results:
+                films[split] += len(clean)
+                files[split][1].writerows(reported if split == "train" else clean)
+                if split == "train":
+                    files["train_truth"][1].writerows(clean)
+                bar.add()
+    finally:
+        for handle, _ in files.values():
+            handle.close()
+    bar.close()
+    return films
+
+
+def _open_csv(path: Path):
+    handle = open(path, "w", newline="", encoding="utf-8")
+    writer = csv.writer(handle, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    return handle, writer
+
+
+def _start_worker() -> None:
+    cv2.setNumThreads(1)  # the processes share the cores already
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process is interrupted and ends the others
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    multiprocessing.parent_process().join()
+    os._exit(1)
+
+
+def _draw_patient(folder: Path, name: str, settings: dict, number: int) -> tuple[str, list, list]:
+    """Draw and write one patient's films.
+
+    Every patient, study and film has its own generator, counted from the seed, so that neither the number of
+    processes nor another patient moves it.
+
+    Returns:
+        the split, the rows with report labels and the rows with the clean truth.
+    """
+    seed, split = settings["seed"], "train" if number <= settings["patients"] else "valid"
+    rng = np.random.default_rng([seed, number])
+    most = settings["most_studies"] if split == "train" else 1
+    sex, studies = draw_studies(rng, most, settings["report_noise"], settings["laterals"])
+    anatomy = draw_anatomy(np.random.default_rng([seed, number, 0]), sex)
+    reported, clean = [], []
+    for study_number, study in enumerate(studies, start=1):
+        signs = draw_signs(np.random.default_rng([seed, number, study_number]), study.truth)
+        place = f"{split}/patient{number:05d}/study{study_number}"
+        for film_number, view in enumerate(study.views, start=1):
+            lateral = view == "L"
+            path = f"{place}/view{film_number}_{'lateral' if lateral else 'frontal'}.jpg"
+            film_rng = np.random.default_rng([seed, number, study_number, film_number])
+            _write_film(folder / path, film_rng, anatomy, signs, "" if lateral else study.projection)
+            row = [f"{name}/{path}", sex, study.age, "Lateral" if lateral else "Frontal",
+                   "" if lateral else study.projection]
+            reported.append(row + _cells(study.report))
+            clean.append(row + _cells(study.truth))
+    return split, reported, clean
+
+
+def _write_film(path: Path, rng: np.random.Generator, anatomy, signs: dict, projection: str) -> None:
+    if projection:
+        grey, marks = render_frontal(rng, anatomy, signs, projection)
+    else:
+        grey, marks = render_lateral(rng, anatomy, signs)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(jpeg(finish(grey, rng, projection), rng))
+    mask = mask_path(path)
+    mask.parent.mkdir(parents=True, exist_ok=True)
+    mask.write_bytes(cv2.imencode(".png", marks, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1].tobytes())
+
+
+def _cells(values: np.ndarray) -> list[str]:
+    return ["" if np.isnan(value) else f"{value:.1f}" for value in values]

@@ -1,0 +1,62 @@
+"""Decode, rescale, match and crop every film once.
+
+    python -m chexpert_hier.prepare --data CheXpert-v1.0-small --out crops
+"""
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+import cv2
+
+from .. import commands, recipes
+from ..datasets import reading
+from ..errors import InputError
+from . import sources
+from .making import prepare
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's arguments."""
+    answer = argparse.ArgumentParser(prog="python -m chexpert_hier.prepare", description=__doc__.splitlines()[0])
+    add = answer.add_argument
+    add("--data", type=Path, required=True, help="the data set's folder")
+    add("--out", type=Path, required=True, help="the cache folder")
+    add("--recipe", default="pham2019", help=f"whose crops: {', '.join(recipes.RECIPES)} (default: %(default)s)")
+    add("--seed", type=int, help="of the template's films")
+    add("--reader", help=f"layout of --data: {', '.join(reading.READERS)}")
+    add("--labels", help="with --reader csv: label columns, separated by commas")
+    add("--views", help="frontal, lateral or both; laterals get a template of their own")
+    add("--limit", type=int, help="use about this many films of each split (whole patients)")
+    add("--resize", help="how films are rescaled: auto, bilinear, area")
+    add("--set", action="append", default=[], metavar="FIELD=VALUE", help="any other field of the recipe, e.g. "
+        "rescaled_size=364 or crop_size=320")
+    add("--resume", action="store_true", help="go on with an unfinished cache")
+    add("--skip-bad", action="store_true", help="leave unreadable films black and list them in skipped.csv")
+    add("--workers", type=int, help="threads (default: one per core)")
+    add("--quiet", action="store_true", help="only warnings and the result")
+    return answer
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; 0 when done."""
+    args = parser().parse_args(argv)
+    if args.quiet:
+        logging.getLogger("chexpert_hier").setLevel(logging.WARNING)
+    recipe = recipes.change(recipes.named(args.recipe), *args.set,
+                            **{name: getattr(args, name) for name in ("seed", "reader", "views", "resize")})
+    if args.workers is not None and args.workers < 1:
+        raise InputError(f"--workers is {args.workers}; expected 1 or more")
+    cv2.setNumThreads(1)  # films go to threads of their own
+    names = [name.strip() for name in args.labels.split(",")] if args.labels else None
+    dataset = sources.read_data(recipe, args.data, names, args.limit)
+    cache = prepare(dataset, recipe, args.out, resume=args.resume, skip_bad=args.skip_bad, workers=args.workers)
+    mean, std = cache.pixel_statistics
+    print(f"{args.out}: {len(cache.crops):,} crops of {cache.crops.shape[1]} pixels, {cache.crops.nbytes / 1e9:.2f} "
+          f"GB, {cache.meta['skipped']} skipped; training pixels {mean:.4f} +- {std:.4f}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(commands.answer(main))

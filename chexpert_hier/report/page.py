@@ -1,0 +1,149 @@
+"""The whole run on one page: report.html, which needs no network and no other file.
+
+    python -m chexpert_hier.report runs/mine
+
+Takes a finished run folder; the films are read where recipe.json says they lie, and left out where they are gone.
+"""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from .. import evaluate, hierarchy, recipes
+from ..datasets.dataset import Dataset
+from ..errors import InputError
+from ..evaluate.comparison import compare
+from ..evaluate.joining import Cases
+from ..evaluate.names import study_of
+from ..evaluate.tree import tree_report
+from ..files import write_text
+from ..phantom import making
+from ..run_folder import read_facts
+
+log = logging.getLogger("chexpert_hier.report")
+NEEDED = ("log.csv", "predictions.csv", "conditional.csv", "truth.csv", "split.csv")
+
+
+@dataclass
+class Run:
+    """What a finished run left, read and judged.
+
+    Attributes:
+        folder: the run folder.
+        facts: recipe.json.
+        recipe: how it was trained.
+        tree: the hierarchy of its labels.
+        log: log.csv, one row per epoch.
+        dataset: its films, or None where they are no longer there.
+        result: the reported predictions, judged; its tree report and comparison set the chain rule off beside on.
+        films: the judged films one by one, with the reported probabilities.
+    """
+
+    folder: Path
+    facts: dict
+    recipe: recipes.Recipe
+    tree: hierarchy.Tree
+    log: pd.DataFrame
+    dataset: Dataset | None
+    result: evaluate.Result
+    films: Cases
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether the films are a phantom's, as far as can be seen."""
+        return making.read_marker(self.facts["data"]["root"]) is not None or self.recipe.name == "phantom"
+
+
+def read_run(folder: str | Path, replicates: int = 1000) -> Run:
+    """Read a finished run folder and judge its predictions, with and without the chain rule.
+
+    Args:
+        folder: the run folder.
+        replicates: bootstrap resamples of patients.
+
+    Raises:
+        InputError: it is no run folder, or the run is not finished.
+    """
+    folder = Path(folder)
+    facts = read_facts(folder)
+    missing = [name for name in NEEDED if not (folder / name).exists()]
+    if missing:
+        raise InputError(f"{folder}: {missing[0]} is missing; the run is not finished. Go on with it: python -m "
+                         f"chexpert_hier.run --out {folder} --resume")
+    recipe, names = recipes.from_json(facts["recipe"]), tuple(facts["outputs"])
+    tree = hierarchy.named(facts["tree"], names)
+    result, films = _judged(folder, recipe, names, tree, replicates)
+    return Run(folder, facts, recipe, tree, pd.read_csv(folder / "log.csv"), _dataset(facts, recipe), result, films)
+
+
+def _judged(folder: Path, recipe: recipes.Recipe, names: tuple[str, ...], tree: hierarchy.Tree, replicates: int):
+    reported = evaluate.read_predictions(folder / "predictions.csv")
+    off = evaluate.read_predictions(folder / "conditional.csv")
+    on = off.copy()
+    on[list(names)] = hierarchy.chain_rule(off[list(names)].to_numpy(float), tree)
+    truth = evaluate.read_truth(folder / "truth.csv")
+    patients = pd.read_csv(folder / "split.csv", dtype=str).set_index("path")["patient"]
+    patients = patients.reindex(truth["Path"]).tolist()
+    joining = {"rule": recipe.study_score, "truth_blank": recipe.blank, **unit_of(recipe, truth["Path"], patients)}
+    result = evaluate.evaluate(reported, truth, names, replicates=replicates, seed=recipe.seed, tree=tree,
+                               name="This run", **joining)
+    before, after = (evaluate.join(table, truth, names, **joining) for table in (off, on))
+    result.tree = tree_report(after, tree, before)
+    if len(tree.edges):
+        result.settings["conditional"] = "given"
+        result.comparisons["Chain rule on, against off"] = compare(
+            before, after, ("chain rule off", "chain rule on"), replicates=replicates, seed=recipe.seed)
+    films = evaluate.join(reported, truth, names, patients=patients, unit="film", truth_blank=recipe.blank)
+    return result, films
+
+
+def unit_of(recipe: recipes.Recipe, paths: pd.Series, patients: list) -> dict:
+    """What a run is judged by, as `run` does it: films whose paths name no study are judged as films."""
+    unit = recipe.unit if recipe.unit != "study" or all(map(study_of, paths)) else "film"
+    return {"unit": unit, "patients": None if unit == "study" else patients}
+
+
+def _dataset(facts: dict, recipe: recipes.Recipe) -> Dataset | None:
+    """The run's films, if they are still there and still the same."""
+    from ..prepare import sources
+
+    root = Path(facts["data"]["root"])
+    try:
+        dataset = sources.read_data(recipe, root, facts["labels"], facts["limit"])
+    except InputError as error:
+        log.warning("the report goes without films and training counts: %s", error)
+        return None
+    if tuple(dataset.labels) != tuple(facts["outputs"]):
+        log.warning("the report goes without films and training counts: %s has other labels now", root)
+        return None
+    return dataset
+
+
+def write(folder: str | Path, out: str | Path | None = None, *, replicates: int = 1000, films: bool = True) -> Path:
+    """Write a run's report.
+
+    Args:
+        folder: the finished run.
+        out: the page; None: report.html in the run folder.
+        replicates: bootstrap resamples of patients.
+        films: show examples with heatmaps (loads the network).
+
+    Returns:
+        the page.
+
+    Raises:
+        InputError: it is no finished run.
+    """
+    from . import sections
+
+    run = read_run(folder, replicates)
+    examples = []
+    if films and run.dataset is not None:
+        from .films import examples
+
+        examples = examples(run)
+    out = Path(out or Path(folder) / "report.html")
+    write_text(out, sections.html(run, examples))
+    return out

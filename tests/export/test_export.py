@@ -1,0 +1,293 @@
+"""The SavedModel in plain TensorFlow, its signatures, calibration, REST requests, model card, and the ONNX file."""
+
+import base64
+import json
+import struct
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+from finished import make_films, make_run
+
+from chexpert_hier import hierarchy
+from chexpert_hier.errors import InputError
+from chexpert_hier.export import __main__ as export_command
+from chexpert_hier.export import saved_model
+from chexpert_hier.films.decode import read_film
+from chexpert_hier.finished import asked, operating
+from chexpert_hier.finished.members import Saved, open_model, open_run
+from chexpert_hier.labels import CHEXPERT_LABELS, key
+from chexpert_hier.predict import __main__ as predict_command
+from chexpert_hier.predict import predicting
+
+tf = pytest.importorskip("tensorflow")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return make_films(tmp_path_factory.mktemp("export"))
+
+
+@pytest.fixture(scope="module")
+def run(data):
+    return make_run(data.parent / "run", data)
+
+
+@pytest.fixture(scope="module")
+def saved(run):
+    return saved_model.export([open_run(run)], run.parent / "saved")
+
+
+@pytest.fixture(scope="module")
+def model(saved):
+    return tf.saved_model.load(str(saved))
+
+
+@pytest.fixture(scope="module")
+def frontal(data):
+    return sorted((data / "valid").rglob("*frontal.jpg"))
+
+
+@pytest.fixture(scope="module")
+def own(run, frontal):
+    """The run's own probabilities of the films, (films, labels)."""
+    table = pd.read_csv(run / "predictions.csv")
+    by_key = dict(zip(table["Path"].map(key), table.index))
+    rows = [next(row for name, row in by_key.items() if file.as_posix().endswith(name)) for file in frontal]
+    return table.loc[rows, list(CHEXPERT_LABELS)].to_numpy()
+
+
+def test_bytes_and_pixels_one_and_many_give_the_runs_own_answer(model, frontal, own):
+    data = [file.read_bytes() for file in frontal]
+    many = model.signatures["serving_default"](film=tf.constant(data))
+    one = model.signatures["serving_default"](film=tf.constant(data[:1]))
+    pixels = model.signatures["films"](film=tf.constant(read_film(frontal[0])[None, ..., None]))
+    np.testing.assert_allclose(many["probabilities"], own, atol=1e-5)
+    for answer in (one, pixels):
+        np.testing.assert_allclose(answer["probabilities"], own[:1], atol=1e-5)
+    np.testing.assert_allclose(many["probabilities"], hierarchy.chain_rule(many["conditional"].numpy(),
+                                                                          hierarchy.CHEXPERT_TREE), atol=1e-6)
+
+
+def test_the_match_is_the_croppers(model, run, frontal):
+    member = open_run(run)
+    scores = member.croppers["Frontal"].crop([read_film(file) for file in frontal]).scores
+    answer = model.signatures["serving_default"](film=tf.constant([file.read_bytes() for file in frontal]))
+    np.testing.assert_allclose(answer["match"], scores, atol=1e-5)
+
+
+def test_calibrated_is_platt_on_the_validation_films_under_the_tree(model, saved, run, frontal, own):
+    answer = model.signatures["calibrated"](film=tf.constant([file.read_bytes() for file in frontal]))
+    points = operating.validation([run], CHEXPERT_LABELS)
+    expected = operating.calibrated(own, points, CHEXPERT_LABELS, hierarchy.CHEXPERT_TREE)
+    np.testing.assert_allclose(answer["calibrated"], expected, atol=1e-3)  # steep fits enlarge rounding
+    calls = operating.calls(own, points, CHEXPERT_LABELS)
+    np.testing.assert_array_equal(answer["present"].numpy()[:, ~np.isnan(calls[0])], calls[:, ~np.isnan(calls[0])] == 1)
+    assert not hierarchy.contradictions(answer["calibrated"].numpy(), hierarchy.CHEXPERT_TREE).above.any()
+    assert calls[~np.isnan(calls)].min() == 0 and np.nanmax(calls) == 1
+    metadata = json.loads((saved / "metadata.json").read_text())
+    assert metadata["validation"] == json.loads(json.dumps(points))
+    for label, row in metadata["validation"]["labels"].items():
+        k = CHEXPERT_LABELS.index(label)
+        assert row["threshold"] is None or np.isclose(own[:, k], row["threshold"], rtol=1e-4).any()
+
+
+def test_metadata_names_every_input_and_output_of_every_signature(model, saved):
+    metadata = json.loads((saved / "metadata.json").read_text())
+    assert set(metadata["inputs"]) == set(model.signatures) == {"serving_default", "films", "calibrated"}
+    for name, signature in model.signatures.items():
+        described = {output for output, about in metadata["outputs"].items()
+                     if about.get("signature", name) == name}
+        assert set(signature.structured_outputs) == described
+        for output, spec in signature.structured_outputs.items():
+            assert metadata["outputs"][output]["dtype"] == spec.dtype.name
+        (_, inputs) = signature.structured_input_signature
+        assert {k: v.dtype.name for k, v in inputs.items()} == {
+            k: v["dtype"] for k, v in metadata["inputs"][name].items()}
+    assert metadata["labels"] == list(CHEXPERT_LABELS)
+
+
+# ---------------------------------------------------------------------------------------------------- REST
+
+def decode(value):
+    """A JSON value as TensorFlow Serving reads it: {"b64": "..."} is binary, lists are tensors."""
+    if isinstance(value, dict) and set(value) == {"b64"}:
+        return base64.b64decode(value["b64"], validate=True)
+    return [decode(item) for item in value] if isinstance(value, list) else value
+
+
+def serve(model, body: str) -> dict:
+    """Answer a request as https://www.tensorflow.org/tfx/serving/api_rest says (row and column format)."""
+    request = json.loads(body)
+    assert set(request) <= {"signature_name", "instances", "inputs"}
+    assert ("instances" in request) != ("inputs" in request)
+    signature = model.signatures[request.get("signature_name", "serving_default")]
+    names = list(signature.structured_input_signature[1])
+    if "instances" in request:
+        rows = [row if isinstance(row, dict) and set(row) != {"b64"} else {names[0]: row}
+                for row in request["instances"]]
+        assert all(set(row) == set(names) for row in rows)
+        columns = {name: [decode(row[name]) for row in rows] for name in names}
+    else:
+        columns = {name: decode(value) for name, value in request["inputs"].items()}
+    specs = signature.structured_input_signature[1]
+    tensors = {name: tf.constant(value, specs[name].dtype) for name, value in columns.items()}
+    answer = {name: value.numpy().tolist() for name, value in signature(**tensors).items()}
+    if "inputs" in request:
+        return json.loads(json.dumps({"outputs": answer}, allow_nan=False))
+    count = len(request["instances"])
+    return json.loads(json.dumps({"predictions": [{name: value[k] for name, value in answer.items()}
+                                                  for k in range(count)]}, allow_nan=False))
+
+
+def test_requests_of_the_documented_form_are_answered(model, frontal, own):
+    b64 = [{"b64": base64.b64encode(file.read_bytes()).decode()} for file in frontal[:2]]
+    rows = serve(model, json.dumps({"signature_name": "calibrated", "instances": [{"film": film} for film in b64]}))
+    np.testing.assert_allclose([row["probabilities"] for row in rows["predictions"]], own[:2], atol=1e-5)
+    assert set(rows["predictions"][0]) == {"probabilities", "conditional", "calibrated", "present", "match"}
+    columns = serve(model, json.dumps({"inputs": {"film": b64}}))
+    np.testing.assert_allclose(columns["outputs"]["probabilities"], own[:2], atol=1e-5)
+    pixels = read_film(frontal[0])[..., None].tolist()
+    films = serve(model, json.dumps({"signature_name": "films", "instances": [{"film": pixels}]}))
+    np.testing.assert_allclose(films["predictions"][0]["probabilities"], own[0], atol=1e-5)
+
+
+def test_the_request_in_the_documentation_is_of_that_form(model):
+    text = (Path(__file__).parents[2] / "docs" / "serving.md").read_text(encoding="utf-8")
+    body = text.split(":predict -d '")[1].split("}]}'")[0] + "}]}"
+    request = json.loads(body.replace("'\"$(base64 -w0 film.jpg)\"'", ""))
+    assert request == {"signature_name": "calibrated", "instances": [{"film": {"b64": ""}}]}
+    answer = json.loads(text.split("```json\n")[1].split("```")[0])
+    assert set(answer["predictions"][0]) == set(model.signatures["calibrated"].structured_outputs)
+
+
+# ---------------------------------------------------------------------------------------------------- refusals
+
+def png_of_size(width: int, height: int) -> bytes:
+    """A PNG whose header says so, with hardly any pixels."""
+    def chunk(kind, body):
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    return (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
+            + chunk(b"IDAT", zlib.compress(bytes(100))) + chunk(b"IEND", b""))
+
+
+@pytest.mark.parametrize(("film", "reason"), [
+    (png_of_size(60000, 60000), "too large"), (png_of_size(8, 8), "too small"), (b"", "expected JPEG"),
+    (b"<html>", "expected JPEG"), (bytes(128) + b"DICM" + bytes(100), "expected JPEG"),
+    (cv2.imencode(".png", np.zeros((64, 64), np.uint16))[1].tobytes(), "8-bit grey"),
+    (cv2.imencode(".png", np.zeros((64, 64), np.uint8))[1].tobytes(), "one shade")])
+def test_what_is_no_film_is_refused_with_the_reason(film, reason, model):
+    with pytest.raises(tf.errors.InvalidArgumentError, match=reason):
+        model.signatures["serving_default"](film=tf.constant([film]))
+
+
+def test_a_changed_savedmodel_does_not_pass_the_check(saved, frontal, own):
+    assert saved_model.check(saved, frontal[:3], own[:3]) < 1e-5
+    with pytest.raises(InputError, match="differs from the run's own probabilities"):
+        saved_model.check(saved, frontal[:3], own[:3] + 0.01)
+
+
+# ---------------------------------------------------------------------------------------------------- as a model again
+
+def test_predict_takes_the_savedmodel_as_it_takes_the_run(saved, run, frontal, tmp_path, capsys):
+    film = frontal[0]
+    answers = []
+    for model in (saved, run, run / "model.keras"):
+        assert predict_command.main([str(film), "--model", str(model), "--quiet"]) == 0
+        answers.append(capsys.readouterr().out)
+    assert answers[0] == answers[1] == answers[2] and len(answers[0].splitlines()) == 15
+    assert isinstance(open_model(saved), Saved)
+    for arguments in (("--tta", "2"), ("--average", "conditional"), ("--heatmaps", str(tmp_path / "maps"))):
+        with pytest.raises(InputError, match="run folder"):
+            predict_command.main([str(film), "--model", str(saved), *arguments, "--quiet"])
+    (tmp_path / "saved_model.pb").write_bytes(b"")
+    with pytest.raises(InputError, match=r"metadata\.json"):
+        open_model(tmp_path)
+
+
+def test_an_ensemble_is_the_mean_with_its_spread(run, data, frontal, tmp_path, capsys):
+    other = make_run(tmp_path / "other", data, seed=1)
+    members = [open_run(run), open_run(other)]
+    folder = saved_model.export(members, tmp_path / "both")
+    answer = tf.saved_model.load(str(folder)).signatures["calibrated"](film=tf.constant([frontal[0].read_bytes()]))
+    table, _ = next(predicting.predict_films(members, [asked.Film(frontal[0], "x")]))
+    np.testing.assert_allclose(answer["probabilities"], table[list(CHEXPERT_LABELS)], atol=1e-5)
+    np.testing.assert_allclose(answer["spread"], table[[f"{name} [sd]" for name in CHEXPERT_LABELS]], atol=1e-5)
+    arguments = [str(frontal[0]), "--model", str(folder), "--out", str(tmp_path / "x.csv"), "--quiet"]
+    assert predict_command.main(arguments) == 0
+    again = pd.read_csv(tmp_path / "x.csv")
+    np.testing.assert_allclose(again["Edema [sd]"], table["Edema [sd]"], atol=1e-5)
+    assert "ensemble of 2" in (folder / "MODEL_CARD.md").read_text()
+
+
+def test_a_run_without_evaluation_is_served_without_calibration(run, data, tmp_path):
+    bare = make_run(tmp_path / "bare", data)
+    for name in ("predictions.csv", "truth.csv"):
+        (bare / name).unlink()
+    folder = saved_model.export([open_run(bare)], tmp_path / "saved")
+    assert set(tf.saved_model.load(str(folder)).signatures) == {"serving_default", "films"}
+    assert json.loads((folder / "metadata.json").read_text())["validation"] is None
+    assert "Not known" in (folder / "MODEL_CARD.md").read_text()
+
+
+def test_the_model_card_holds_the_runs_own_facts(saved):
+    card, metadata = (saved / "MODEL_CARD.md").read_text(), json.loads((saved / "metadata.json").read_text())
+    assert "not a medical device" in card.lower() and "synthetic" in card
+    for label, row in metadata["validation"]["labels"].items():
+        assert label in card and f"| {row['positives']:.0f}" in card
+        if row["auroc"] is not None:
+            assert f"{row['auroc']:.3f} ({row['auroc_low']:.3f} to {row['auroc_high']:.3f})" in card
+    recipe = metadata["members"][0]["recipe"]
+    assert recipe["policy"] in card and metadata["members"][0]["data"]["fingerprint"][:16] in card
+
+
+@pytest.mark.slow
+def test_saved_model_cli_reads_it(saved):
+    code = "import sys; from tensorflow.python.tools.saved_model_cli import main; sys.argv[0] = 'x'; main()"
+    shown = subprocess.run([sys.executable, "-c", code, "show", "--dir", str(saved), "--tag_set", "serve",
+                            "--signature_def", "calibrated"], capture_output=True, text=True, timeout=200)
+    for text in ("inputs['film']", "DT_STRING", "outputs['calibrated']", "(-1, 14)", "outputs['present']", "DT_BOOL"):
+        assert text in shown.stdout, shown.stdout + shown.stderr[-2000:]
+
+
+# ---------------------------------------------------------------------------------------------------- ONNX
+
+def test_onnx_runtime_answers_as_the_network_on_the_same_crops(run, frontal, own, tmp_path):
+    for name in ("tf2onnx", "onnxruntime"):
+        pytest.importorskip(name)
+    from chexpert_hier.export import onnx as onnx_export
+
+    member, file = open_run(run), tmp_path / "model.onnx"
+    assert onnx_export.export([member], file) <= 1e-4
+    crops = member.croppers["Frontal"].crop([read_film(path) for path in frontal]).crops[..., None]
+    answer = onnx_export.run(file, crops)
+    assert crops.dtype == np.uint8 and crops.shape[1:] == (224, 224, 1)
+    np.testing.assert_allclose(answer["probabilities"], own, atol=1e-4)
+    np.testing.assert_allclose(onnx_export.run(file, crops[:1])["conditional"], answer["conditional"][:1], atol=1e-5)
+    import onnx
+
+    about = {entry.key: entry.value for entry in onnx.load(str(file)).metadata_props}
+    assert json.loads(about["labels"]) == list(CHEXPERT_LABELS)
+
+
+def test_members_that_crop_differently_share_no_onnx_file(run, data, tmp_path):
+    pytest.importorskip("tf2onnx")
+    from chexpert_hier.export import onnx as onnx_export
+
+    other = make_run(tmp_path / "other", data, crop="centre")
+    with pytest.raises(InputError, match="crop films differently"):
+        onnx_export.export([open_run(run), open_run(other)], tmp_path / "x.onnx")
+    assert not (tmp_path / "x.onnx").exists()
+
+
+def test_the_command_wants_something_to_write_and_replaces_nothing(run, saved):
+    with pytest.raises(InputError, match="nothing to write"):
+        export_command.main(["--model", str(run)])
+    with pytest.raises(InputError, match="exists"):
+        export_command.main(["--model", str(run), "--out", str(saved)])

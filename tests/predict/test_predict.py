@@ -1,0 +1,236 @@
+"""From any film to an answer: what is printed and written, odd films, bad films, SavedModels, DICOM."""
+
+import json
+import logging
+import shutil
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+from finished import make_films, make_run
+
+from chexpert_hier import evaluate, hierarchy
+from chexpert_hier.errors import InputError
+from chexpert_hier.films import plausible
+from chexpert_hier.films.decode import read_film
+from chexpert_hier.films.template import Cropper, learn_template
+from chexpert_hier.finished import asked, operating
+from chexpert_hier.labels import CHEXPERT_LABELS
+from chexpert_hier.predict import __main__ as predict_command
+from chexpert_hier.predict import answers, predicting
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return make_films(tmp_path_factory.mktemp("predict"))
+
+
+@pytest.fixture(scope="module")
+def run(data):
+    return make_run(data.parent / "run", data)
+
+
+@pytest.fixture(scope="module")
+def frontal(data):
+    return sorted((data / "valid").rglob("*frontal.jpg"))
+
+
+def ask(capsys, *arguments):
+    code = predict_command.main([str(argument) for argument in arguments])
+    assert code == 0
+    return capsys.readouterr().out
+
+
+def test_one_film_is_answered_as_a_tree_with_its_operating_points(run, frontal, capsys):
+    lines = ask(capsys, frontal[0], "--model", run).splitlines()
+    assert lines[0] == frontal[0].as_posix() and len(lines) == 15
+    own = pd.read_csv(run / "predictions.csv").set_index("Path")
+    row = own.loc[next(path for path in own.index if frontal[0].as_posix().endswith(path))]
+    points = operating.validation([run], CHEXPERT_LABELS)
+    for line in lines[1:]:
+        name = next(label for label in sorted(CHEXPERT_LABELS, key=len, reverse=True) if line.strip().startswith(label))
+        assert f"{row[name]:.3f}" in line
+        threshold = points["labels"][name]["threshold"]
+        if threshold is not None:
+            assert ("PRESENT" in line) == (row[name] >= threshold - 1e-4 * threshold), line
+    depth = {line.split("0.")[0].strip(): len(line) - len(line.lstrip()) for line in lines[1:]}
+    assert depth["No Finding"] == 2 and depth["Edema"] == 4 and depth["Pneumonia"] == 6
+
+
+def test_tree_order_puts_every_child_under_its_deepest_parent():
+    order = dict(answers.in_tree_order(hierarchy.CHEXPERT_TREE))
+    assert set(order) == set(CHEXPERT_LABELS)
+    names = list(order)
+    assert names.index("Pneumonia") == names.index("Consolidation") + 1 and order["Pneumonia"] == 2
+
+
+def test_csv_keeps_labels_plain_and_evaluate_passes_over_the_rest(run, data, tmp_path, capsys):
+    ask(capsys, data / "valid.csv", "--model", run, "--skip-bad", "--out", tmp_path / "x.csv", "--quiet")
+    table = pd.read_csv(tmp_path / "x.csv")
+    assert [name for name in table if not name.endswith("]")] == ["Path", *CHEXPERT_LABELS]
+    own = pd.read_csv(run / "predictions.csv").set_index("Path")
+    got = table.set_index("Path").loc[own.index]
+    np.testing.assert_allclose(got[list(own.columns)], own, atol=1e-5)
+    points = operating.validation([run], CHEXPERT_LABELS)
+    np.testing.assert_array_equal(got[[f"{name} [call]" for name in own]],
+                                  operating.calls(own.to_numpy(), points, list(own)))
+    scaled = got[[f"{name} [calibrated]" for name in own]].to_numpy()
+    tree = hierarchy.CHEXPERT_TREE
+    assert not hierarchy.contradictions(scaled, tree).above.any() and not np.allclose(scaled, own)
+    judged = evaluate.evaluate(evaluate.read_predictions(tmp_path / "x.csv"), evaluate.read_truth(run / "truth.csv"),
+                               replicates=0, curves=False)
+    assert set(judged.cases.labels) <= set(CHEXPERT_LABELS)
+    assert pd.read_csv(tmp_path / "x.skipped.csv")["reason"].str.contains("lateral").all()
+
+
+def test_json_says_the_same_as_csv(run, frontal, tmp_path, capsys):
+    films = [*frontal[:2], frontal[0]]
+    ask(capsys, *films, "--model", run, run, "--out", tmp_path / "x.json", "--quiet")
+    ask(capsys, *films, "--model", run, run, "--out", tmp_path / "x.csv", "--quiet")
+    found, table = json.loads((tmp_path / "x.json").read_text()), pd.read_csv(tmp_path / "x.csv")
+    assert "not a medical device" in found["intended_use"] and found["left_out"] == []
+    for film, row in zip(found["films"], table.to_dict("records")):
+        assert film["film"] == row["Path"] and film["match"] == pytest.approx(row["[match]"])
+        for finding in film["findings"]:
+            name = finding["finding"]
+            assert finding["probability"] == pytest.approx(row[name]) and finding["sd"] == pytest.approx(0, abs=1e-6)
+            assert finding["calibrated"] == pytest.approx(row[f"{name} [calibrated]"])
+            if "present" in finding:
+                assert finding["present"] == bool(row[f"{name} [call]"])
+
+
+def test_a_bad_film_is_named_and_the_others_are_answered(run, frontal, tmp_path, capsys):
+    (tmp_path / "films").mkdir()
+    shutil.copy(frontal[0], tmp_path / "films" / "good.jpg")
+    (tmp_path / "films" / "bad.png").write_bytes(b"<html>")
+    with pytest.raises(InputError, match="1 of 2 films left out"):
+        predict_command.main([str(tmp_path / "films"), "--model", str(run), "--out", str(tmp_path / "x.csv"),
+                              "--quiet"])
+    assert "bad.png: left out, not an image" in capsys.readouterr().err
+    assert pd.read_csv(tmp_path / "x.csv")["Path"].str.endswith("good.jpg").tolist() == [True]
+    skipped = pd.read_csv(tmp_path / "x.skipped.csv")
+    assert skipped["Path"].str.endswith("bad.png").all() and skipped["reason"].tolist() == [
+        "not an image; expected JPEG, PNG or DICOM content"]
+    ask(capsys, tmp_path / "films", "--model", run, "--skip-bad", "--quiet")
+    with pytest.raises(InputError, match=r"bad\.png: not an image"):
+        predict_command.main([str(tmp_path / "films" / "bad.png"), "--model", "no run is even opened"])
+
+
+def test_globs_and_folders_find_films_by_name_and_dicom_by_its_mark(tmp_path):
+    for name in ("a.jpg", "b.PNG", "c.dcm", "notes.txt", "d[1].png"):
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / "IM0001").write_bytes(bytes(128) + b"DICM")
+    (tmp_path / "README").write_bytes(b"x")
+    assert {film.file.name for film in asked.find_films([str(tmp_path)])} == {"a.jpg", "b.PNG", "c.dcm", "IM0001",
+                                                                               "d[1].png"}
+    assert [film.file.name for film in asked.find_films([f"{tmp_path}/?.[jP]*"])] == ["a.jpg", "b.PNG"]
+    assert [film.file.name for film in asked.find_films([f"{tmp_path}/d[1].png"])] == ["d[1].png"]
+    with pytest.raises(InputError, match="no such file or folder"):
+        asked.find_films([f"{tmp_path}/*.gif"])
+
+
+def test_dicom_is_answered_as_the_same_film_and_no_name_gets_out(run, frontal, tmp_path, capsys, caplog):
+    pytest.importorskip("pydicom")
+    from test_dicom import SECRETS, film
+
+    caplog.set_level(logging.DEBUG)
+    grey = read_film(frontal[0])
+    for name, tags in (("front.dcm", {}), ("side.dcm", {"ViewPosition": "LL"})):
+        (tmp_path / name).write_bytes(film(grey.astype(int), bits=8, **tags))
+    cv2.imwrite(str(tmp_path / "front.png"), grey)
+    with pytest.raises(InputError, match="1 of 3 films left out"):
+        predict_command.main([str(tmp_path / "*"), "--model", str(run), "--out", str(tmp_path / "x.json")])
+    text = (tmp_path / "x.json").read_text()
+    found = json.loads(text)
+    one, two = (film["findings"] for film in found["films"])
+    for first, second in zip(one, two):
+        assert first["probability"] == pytest.approx(second["probability"], abs=1e-6)
+    assert found["left_out"] == [{"film": (tmp_path / "side.dcm").as_posix(), "reason": predicting.FRONTAL_ONLY}]
+    out = capsys.readouterr()
+    for secret in SECRETS.values():
+        for part in secret.replace("^", " ").split():
+            assert len(part) < 4 or part not in text + out.out + out.err + caplog.text
+
+
+def test_heatmaps_are_drawn_beside_the_answer(run, frontal, tmp_path, capsys):
+    ask(capsys, *frontal[:2], "--model", run, "--heatmaps", tmp_path / "maps", "--quiet")
+    pictures = sorted((tmp_path / "maps").glob("*Edema.png"))
+    assert len(pictures) == 2 and cv2.imread(str(pictures[0])).shape[:2] == read_film(frontal[0]).shape
+    assert len(list((tmp_path / "maps").glob("*.png"))) == 10
+
+
+# ---------------------------------------------------------------------------------------------------- odd films
+
+@pytest.fixture(scope="module")
+def cropper(frontal):
+    centre = Cropper("centre")
+    return Cropper("template", learn_template(centre.rescale(read_film(file)) for file in frontal))
+
+
+@pytest.mark.parametrize(("change", "words"), [
+    (lambda film: film, ""), (lambda film: 255 - film, "inverted"),
+    (lambda film: np.rot90(film, 2), "180 degrees"), (lambda film: np.rot90(film), "90 degrees clockwise"),
+    (lambda film: np.random.default_rng(0).permutation(film.ravel()).reshape(film.shape),
+     "does not look like a frontal chest film")])
+def test_odd_films_are_flagged_by_what_is_odd(change, words, frontal, cropper):
+    for file in frontal[:4]:
+        film = np.ascontiguousarray(change(read_film(file)))
+        flag = plausible.flag(film, cropper, float(cropper.crop([film]).scores[0]))
+        assert words in flag and bool(flag) == bool(words)
+
+
+def test_turning_as_the_flag_says_sets_the_film_upright(frontal, cropper):
+    film = np.ascontiguousarray(np.rot90(read_film(frontal[0])))  # counter-clockwise
+    assert "90 degrees clockwise" in plausible.flag(film, cropper, float(cropper.crop([film]).scores[0]))
+
+
+def test_colour_is_seen_but_not_where_it_is_hidden():
+    grey = np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8)
+
+    def png(image, suffix=".png"):
+        return cv2.imencode(suffix, image)[1].tobytes()
+
+    assert plausible.colour(png(grey)) == plausible.colour(png(cv2.merge([grey] * 3))) == 0
+    tinted = cv2.merge([grey // 2, grey // 2, grey])
+    assert plausible.colour(png(tinted)) == pytest.approx((grey - grey // 2).mean())
+    assert plausible.colour(png(np.full((64, 64, 3), (0, 0, 200), np.uint8), ".jpg")) > 100
+    hidden = cv2.merge([grey, grey, grey, np.full_like(grey, 255)])
+    hidden[:20] = 0, 255, 0, 0
+    assert plausible.colour(png(hidden)) == 0
+    assert "colour" in plausible.flag(grey, Cropper("centre"), float("nan"), 30.0)
+
+
+def test_thresholds_hold_on_real_films(shared_data):
+    """What experiments/results/plausibility.md promises, on a smaller set."""
+    files = sorted((shared_data / "nih_mini").rglob("*.jpg"))
+    centre = Cropper("centre")
+    films = [centre.rescale(read_film(file)) for file in files]
+    cropper = Cropper("template", learn_template(films[1::2]))
+
+    def flagged(changed):
+        changed = [np.ascontiguousarray(film) for film in changed]
+        return np.mean([bool(plausible.flag(film, cropper, float(score))) for film, score in
+                        zip(changed, cropper.crop(changed).scores)])
+
+    assert flagged(films[::2]) <= 0.08 and flagged([255 - film for film in films[::2]]) == 1
+    assert flagged([np.rot90(film, 2) for film in films[::2]]) >= 0.95
+
+
+# ---------------------------------------------------------------------------------------------------- operating points
+
+def test_an_ensembles_operating_points_are_those_of_the_mean(run, tmp_path):
+    other = shutil.copytree(run, tmp_path / "other")
+    table = pd.read_csv(run / "predictions.csv")
+    shuffled = table.sample(frac=1, random_state=1)
+    shuffled[list(CHEXPERT_LABELS)] = np.sqrt(shuffled[list(CHEXPERT_LABELS)])
+    shuffled.to_csv(other / "predictions.csv", index=False)
+    found = operating.validation([run, other], CHEXPERT_LABELS)
+    mean = table.set_index("Path").add(shuffled.set_index("Path")) / 2
+    for label in CHEXPERT_LABELS:
+        threshold = found["labels"][label]["threshold"]
+        assert threshold is None or np.isclose(mean[label], threshold).any()
+    shuffled.iloc[1:].to_csv(other / "predictions.csv", index=False)
+    assert operating.validation([run, other], CHEXPERT_LABELS) is None
+    (run.parent / "empty").mkdir()
+    assert operating.validation([run.parent / "empty"], CHEXPERT_LABELS) is None
