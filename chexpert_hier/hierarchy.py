@@ -103,8 +103,9 @@ def flat(labels: Sequence[str]) -> Tree:
     return Tree(tuple(labels), {})
 
 
-# Irvin et al. 2019, Figure 1 (ledger C3). The unlabelled node above the pleural findings is no output; No Finding is no
-# factor. Lung Opacity -> Pneumonia is implied by the path through Consolidation; it is drawn, so it is kept.
+# Irvin et al. 2019, Figure 1 (deviations C3). The unlabelled node above the pleural findings is no output;
+# No Finding is no factor. Lung Opacity -> Pneumonia is implied by the path through Consolidation; it is
+# drawn, so it is kept.
 CHEXPERT_TREE = Tree(CHEXPERT_LABELS, {
     "Cardiomegaly": ("Enlarged Cardiomediastinum",),
     "Lung Lesion": ("Lung Opacity",),
@@ -114,7 +115,7 @@ CHEXPERT_TREE = Tree(CHEXPERT_LABELS, {
     "Atelectasis": ("Lung Opacity",),
 })
 
-# Asadi et al. 2025 (HBCE), 21 outputs and 20 edges in the order of their code (ledger section 6).
+# Asadi et al. 2025 (HBCE), 21 outputs and 20 edges in the order of their code.
 HBCE_TREE = Tree(
     (*sorted(CHEXPERT_LABELS), "Uncertain", "Abnormal", "Cardiac", "Fluid Accumulation", "Missing Lung Tissue",
      "Opacity", "Other"),
@@ -189,7 +190,7 @@ def close_upward(raw: np.ndarray, tree: Tree) -> np.ndarray:
     """Give every finding's ancestors at least its certainty: 1 above a 1, -1 above a -1 (unless 1 already).
 
     Reports name the specific finding and leave its parent out (91.6 % of CheXpert's positive Cardiomegaly have a blank
-    Enlarged Cardiomediastinum); the paper never mentions repairing this, so it is an option (ledger C5).
+    Enlarged Cardiomediastinum); the paper never mentions repairing this, so it is an option (deviations C5).
 
     Args:
         raw: (films, labels), 1, 0, -1 or NaN.
@@ -339,7 +340,7 @@ def chain_rule(conditional: np.ndarray, tree: Tree) -> np.ndarray:
     >>> chain_rule(np.array([[0.5, 0.4, 0.25]]), lungs)
     array([[0.5 , 0.2 , 0.05]])
 
-    Source: Pham et al. 2019, section 3.2, eqs. 3-4; Chen et al. 2019, eq. 3 for "each once" (ledger C11).
+    Source: Pham et al. 2019, section 3.2, eqs. 3-4; Chen et al. 2019, eq. 3 for "each once" (deviations C11).
     """
     conditional = np.asarray(conditional)
     _columns(conditional, tree)
@@ -364,7 +365,7 @@ def log_chain_rule(logits: np.ndarray, tree: Tree) -> tuple[np.ndarray, np.ndarr
     Returns:
         log p and log(1 - p), float64, each (films, labels), finite for finite logits.
 
-    Source: Chen et al. 2019, eqs. 5-7, in an equivalent form (ledger section 7).
+    Source: Chen et al. 2019, eqs. 5-7, in an equivalent form.
     """
     logits = np.asarray(logits, np.float64)
     _columns(logits, tree)
@@ -435,7 +436,7 @@ def hbce_outputs(raw: np.ndarray, labels: Sequence[str] = CHEXPERT_LABELS) -> np
     Raises:
         ValueError: other labels than the 14.
 
-    Source: Asadi et al. 2025 and their code (ledger section 6; the released test table is from an older builder).
+    Source: Asadi et al. 2025 and their code (the released test table is from an older builder: deviations H7).
     """
     raw = np.nan_to_num(np.asarray(raw, np.float32), nan=0.0)
     if sorted(labels) != sorted(CHEXPERT_LABELS) or raw.shape[1:] != (14,):
@@ -469,7 +470,7 @@ def edge_penalties(target: np.ndarray, tree: Tree, scale: float = 1.0, epsilon: 
     Returns:
         float32 (edges,), as tree.edges: scale * (1 - (n(p=0, c=1) + eps) / (n(p=0) + 2 eps)).
 
-    Source: Asadi et al. 2025 and their code (ledger section 6).
+    Source: Asadi et al. 2025 and their code.
     """
     target = np.asarray(target)
     _columns(target, tree)

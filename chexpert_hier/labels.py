@@ -77,7 +77,7 @@ class Policy:
 
 
 def u_ignore(raw: np.ndarray) -> np.ndarray:
-    """An uncertain cell does not count (Irvin et al. 2019, section 3; Pham et al. 2019, section 3.3; ledger M9)."""
+    """An uncertain cell does not count (Irvin et al. 2019, section 3; Pham et al. 2019, section 3.3; deviations M9)."""
     return np.where(raw == -1, np.float32(np.nan), raw)
 
 
@@ -117,7 +117,7 @@ def hard_targets(raw: np.ndarray, policy: "Policy | str", *, blank: str = "negat
     Args:
         raw: (films, labels), 1, 0, -1 or NaN (blank).
         policy: one of POLICY_NAMES.
-        blank: "negative": a blank cell is 0 under every policy, as Stanford's own loader has it (ledger D2);
+        blank: "negative": a blank cell is 0 under every policy, as Stanford's own loader has it (deviations D2);
             "ignore": a blank cell does not count.
 
     Returns:
@@ -151,7 +151,8 @@ def targets(raw: np.ndarray, keys: Sequence[str], labels: Sequence[str], policy:
         policy: one of POLICY_NAMES.
         seed: of the smoothed cells.
         blank: see `hard_targets`.
-        lsr_draw: "fixed": one draw per cell; "epoch": a fresh one per epoch; "mean": the interval's middle (ledger L3).
+        lsr_draw: "fixed": one draw per cell; "epoch": a fresh one per epoch; "mean": the interval's middle
+            (deviations L3).
         epoch: from 0, for lsr_draw="epoch".
         lsr_ones: ends of the interval for uncertain cells under u-ones+lsr.
         lsr_zeros: the same under u-zeros+lsr.
@@ -204,7 +205,7 @@ def uncertain_mean(raw: np.ndarray) -> np.ndarray:
     Returns:
         float32 (labels,), NaN (such cells do not count) where a label is nowhere explicitly positive or negative.
 
-    Source: Irvin et al. 2019, Table 2 as their code has it (ledger section 3.3).
+    Source: Irvin et al. 2019, Table 2 as their code has it.
     """
     raw = _checked(raw)
     positives, negatives = (raw == 1).sum(axis=0), (raw == 0).sum(axis=0)
@@ -242,7 +243,7 @@ def class_weights(counts: np.ndarray) -> np.ndarray:
     Returns:
         float32 (labels, 3); 0 for a class that no film has, which therefore trains nothing (No Finding, uncertain).
 
-    Source: CheXpertNet (Wei and Jethani), section on the loss; ledger section 5.
+    Source: CheXpertNet (Wei and Jethani), section on the loss.
     """
     counts = np.asarray(counts, np.float64)
     total = counts.sum(axis=1, keepdims=True)

@@ -274,7 +274,7 @@ def _check_three_class(recipe: Recipe) -> None:
 PHAM2019 = Recipe(
     name="pham2019",
     source="Pham, Le, Tran, Ngo, Nguyen 2019, arXiv 1911.06475",
-    views="frontal",  # section 1 (ledger D3)
+    views="frontal",  # section 1 (deviations D3)
     policy="u-ones+ct+lsr",  # section 4.5: the best single model
     lsr_ones=(0.55, 0.85),  # section 4.3 (L1)
     lsr_zeros=(0.0, 0.3),  # section 4.3 (L2)

@@ -371,7 +371,7 @@ def _predict(recipe, tree, network, valid, out: Path) -> pd.DataFrame:
 
 
 def _evaluate(recipe, tree, valid, answers: pd.DataFrame, out: Path) -> None:
-    """Judge the run: a study's score is that of its films (ledger D9), with and without the chain rule (C10).
+    """Judge the run: a study's score is that of its films (deviations D9), with and without the chain rule (C10).
 
     Films without studies in their paths (ChestX-ray14) are judged as films.
     """

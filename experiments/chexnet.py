@@ -19,7 +19,7 @@ from companions import HERE, NIH, Bench, bootstrap, heading, interval, read, tab
 from chexpert_hier import commands, recipes
 from chexpert_hier.files import write_text, written_whole
 
-# Rajpurkar et al. 2017, Table 2: Wang et al. 2017, Yao et al. 2017, CheXNet (ledger section 3.6).
+# Rajpurkar et al. 2017, Table 2: Wang et al. 2017, Yao et al. 2017, CheXNet.
 PAPER = {
     "Atelectasis": (.716, .772, .8094), "Cardiomegaly": (.807, .904, .9248), "Effusion": (.784, .859, .8638),
     "Infiltration": (.609, .695, .7345), "Mass": (.706, .792, .8676), "Nodule": (.671, .717, .7802),

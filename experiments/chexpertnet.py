@@ -24,7 +24,7 @@ FAIR = "frontal only, as many films"
 # The same with two classes (U-Ones), which so short a training learns better: what a second view is worth to it.
 TWO, FAIR_TWO = "u-ones, two classes", "u-ones, two classes, frontal only, as many films"
 # The paper's four tables, AUC per patient, mean over 12 labels (without Lung Lesion; Fracture has no positives) as
-# recomputed, and the printed mean over 13 (ledger section 3.8).
+# recomputed, and the printed mean over 13.
 PAPER = {BASE: (.8588, .8236), FAIR: (.8497, .7867), "own statistics": (.8506, .8383),
          "backbone frozen": (.8145, .7675)}
 RULES = ("confident", "max", "mean")

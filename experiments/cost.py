@@ -19,8 +19,9 @@ from chexpert_hier.recipes import SIX
 from experiments.benchmarks import machine
 
 DOCS = Path(__file__).resolve().parents[1] / "docs" / "cost.md"
-TRAIN, VALID, TEST = 191_027, 202, 518  # CheXpert's frontal films (ledger 2.3)
-CONDITIONAL = {"u-ignore": 98_882, "u-zeros": 98_882, "u-ones": 107_475}  # rows of stage 1 (ledger 1.5)
+TRAIN, VALID, TEST = 191_027, 202, 518  # CheXpert's frontal films, counted in its tables
+# Rows of stage 1: python -m chexpert_hier.datasets --counts
+CONDITIONAL = {"u-ignore": 98_882, "u-zeros": 98_882, "u-ones": 107_475}
 # Row of Table 1 -> films that go through the whole network in training (5 epochs), and once for stage 2's features.
 EPOCHS, DRAWS = 5, 10
 # Published dense rates in TFLOP/s and the share of it that is assumed; nothing here was measured on these cards.

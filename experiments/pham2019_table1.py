@@ -28,7 +28,7 @@ from chexpert_hier.files import write_text, written_whole
 HERE = Path(__file__).parent
 ROWS = ("u-ignore", "u-ignore+ct", "u-zeros", "u-zeros+ct", "u-zeros+lsr", "u-zeros+ct+lsr",
         "u-ones", "u-ones+ct", "u-ones+lsr", "u-ones+ct+lsr")
-# Pham et al. 2019, Table 1: AT, CM, CO, ED, PE, mean (ledger section 3.1).
+# Pham et al. 2019, Table 1: AT, CM, CO, ED, PE, mean.
 PAPER = {
     "u-ignore": (.768, .795, .915, .914, .925, .863), "u-ignore+ct": (.780, .815, .922, .914, .928, .872),
     "u-zeros": (.745, .813, .882, .921, .930, .858), "u-zeros+ct": (.782, .835, .922, .923, .921, .877),
@@ -241,7 +241,7 @@ def baselines(run: str) -> tuple[str, ...]:
 
 
 def _reported(run: str) -> bool:
-    """Whether the product is part of what the run reports (ledger C10): for conditional training."""
+    """Whether the product is part of what the run reports (deviations C10): for conditional training."""
     return "+ct" in run
 
 

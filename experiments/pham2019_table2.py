@@ -28,7 +28,7 @@ from chexpert_hier.phantom import making
 from chexpert_hier.recipes import SIX
 
 HERE = Path(__file__).parent
-# Pham et al. 2019, Table 2 (ledger 3.2, 3.3): AT, CM, CO, ED, PE, mean, on CheXpert's 200 validation studies.
+# Pham et al. 2019, Table 2: AT, CM, CO, ED, PE, mean, on CheXpert's 200 validation studies.
 PAPER = {
     "Ignore-BR (Pham et al., citing [46])": (.720, .880, .770, .870, .900, .828),
     "U-Ignore (Irvin et al.)": (.818, .828, .938, .934, .928, .889),

@@ -4,7 +4,7 @@
     python experiments/pham2019_test.py --run RUN [RUN ...]             # a phantom test split, eight simulated raters
 
 `--data` holds test/ (668 films) and `--labels` is a checkout of rajpurkarlab/cheXpert-test-set-labels: groundtruth.csv
-and radiologists/benchmark_radiologists/*.csv. A study's score is the largest over its frontal films (ledger D9).
+and radiologists/benchmark_radiologists/*.csv. A study's score is the largest over its frontal films (deviations D9).
 """
 
 import argparse
@@ -28,7 +28,7 @@ HERE = Path(__file__).parent
 PAPER = (("Pham et al., the leaderboard's entry (1 Sep 2019)", .930, 2.6),
          ("Pham et al., the released prediction file", .924, 2.4), ("Irvin et al.", .907, 1.8))
 PHANTOM = {"patients": 50, "valid_patients": 500, "seed": 4664, "laterals": True}
-# Sensitivity and specificity of simulated raters about those of the three benchmark radiologists (ledger 3.4).
+# Sensitivity and specificity of simulated raters about those of the three benchmark radiologists.
 RATER_SENSITIVITY, RATER_SPECIFICITY, RATER_SPREAD = 0.70, 0.87, 0.06
 
 

@@ -23,7 +23,7 @@ from chexpert_hier.files import write_text
 from chexpert_hier.labels import COMPETITION_LABELS
 
 HERE = Path(__file__).resolve().parent
-# Computed independently from the same files (ledger 3.4): AUROC of the five, their mean, radiologists below, strictly.
+# Computed independently from the same files: AUROC of the five, their mean, radiologists below, strictly.
 EXPECTED = {"hieupham": (.8913, .9406, .8996, .9219, .9680, .9243, 2.4, 2.2),
             "ngango3": (.8980, .9377, .9207, .9154, .9664, .9276, 2.6, 2.4),
             "desmond": (.8744, .9330, .9160, .9209, .9468, .9182, 2.4, 2.2)}

@@ -73,7 +73,7 @@ def facts(folder: Path) -> dict:
 
 
 def test_enlarged_cardiomediastinum_positive_weighs_20_69_in_chexpertnets_loss():
-    # All 223,414 training films of CheXpert (ledger 2.4b): negative and blank, positive, uncertain.
+    # All 223,414 training films of CheXpert, counted: negative and blank, positive, uncertain.
     counts = np.array([[223414 - 10798 - 12403, 10798, 12403], [223414 - 22381, 22381, 0]])
     weights = labels.class_weights(counts)
     assert weights[0, 1] == pytest.approx(223414 / 10798, rel=1e-6) and round(float(weights[0, 1]), 2) == 20.69

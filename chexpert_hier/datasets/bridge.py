@@ -7,7 +7,7 @@ import numpy as np
 from ..labels import CHESTXRAY14_LABELS
 
 # CheXpert label -> the ChestX-ray14 labels that it covers; those left out have no counterpart. Effusion is the same
-# finding, Pleural_Thickening nearly Pleural Other, Mass or Nodule nearly Lung Lesion (ledger section 4). Lung Opacity
+# finding, Pleural_Thickening nearly Pleural Other, Mass or Nodule nearly Lung Lesion (docs/datasets.md). Lung Opacity
 # is what CheXpert's tree puts below it, and Infiltration.
 CHEXPERT_FROM_CHESTXRAY14: dict[str, tuple[str, ...]] = {
     "Cardiomegaly": ("Cardiomegaly",),

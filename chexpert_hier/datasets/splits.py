@@ -68,7 +68,7 @@ def frontal_only_fair(both: Dataset, seed: int = 0) -> Dataset:
     Each lateral film is replaced by a frontal one of the same patient, drawn with replacement, so films may repeat. A
     patient without a frontal (6 in CheXpert) has none to give: one of another patient with laterals stands in.
 
-    Source: CheXpertNet's frontal-only comparison (ledger section 5).
+    Source: CheXpertNet's frontal-only comparison (deviations N11).
     """
     lateral = (both.films["view"] == "Lateral").to_numpy()
     patient = both.films["patient"].to_numpy()

@@ -8,7 +8,7 @@ import pandas as pd
 from ..errors import InputError, one_of
 
 # rule -> in words. "confident" is that of CheXpertNet's authors: per finding the film whose larger class probability,
-# max(p, 1 - p), is largest (ledger, section 5); "max" Stanford's over a study's views (ledger D9).
+# max(p, 1 - p), is largest (CheXpertNet, section 4.3); "max" Stanford's over a study's views (deviations D9).
 RULES = {"max": "the highest score of the films",
          "mean": "the mean score of the films",
          "confident": "the score of the most confident film, the one with the largest max(p, 1 - p)"}

@@ -18,7 +18,7 @@ ALIASES = {"airspace opacity": "lung opacity", "effusion": "pleural effusion", "
            "enlarged cardiom.": "enlarged cardiomediastinum",
            "enlarged cardio mediastinum": "enlarged cardiomediastinum",
            "normal": "no finding", "no findings": "no finding", "medical devices": "support devices"}
-# Findings of ChestX-ray14 that together or roughly make one of CheXpert (ledger, section 4).
+# Findings of ChestX-ray14 that together or roughly make one of CheXpert (docs/datasets.md).
 BRIDGES = {"lung lesion": ("mass", "nodule"), "pleural other": ("pleural thickening",)}
 # One file may hold scores and truth side by side, told apart by their endings.
 _ENDINGS = {kind: re.compile(rf"[ (\[]+({words})[)\]]?$") for kind, words in (

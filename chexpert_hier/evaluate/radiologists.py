@@ -132,7 +132,7 @@ def curve_at(scores: np.ndarray, truth: np.ndarray, false_positive_rate: float, 
 
     Straight between the curve's points. Where the curve has several points there (a vertical step) the first one on
     the way counts, that is the lowest sensitivity and the lowest precision: so does Stanford's code, whose published
-    counts depend on it (ledger R1).
+    counts depend on it (deviations R1).
 
     Returns:
         curve_sensitivity and curve_precision; NaN where a class is missing.

@@ -51,7 +51,7 @@ def ensemble(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     Raises:
         InputError: fewer than two tables, other films in one of them, or no label that all have.
 
-    Source: Pham et al. 2019, section 4.4 (the mean of the models' outputs; ledger E2).
+    Source: Pham et al. 2019, section 4.4 (the mean of the models' outputs; deviations E2).
     """
     if len(tables) < 2:
         raise InputError("--ensemble takes the mean of several files of predictions; received one")

@@ -9,7 +9,8 @@ from ..errors import InputError
 from .intervals import rank_table, with_mean
 from .joining import Cases
 
-AGE_BANDS = ((0, 50, "under 50"), (50, 70, "50 to 69"), (70, 999, "70 and over"))  # as in ledger section 8.5
+# Years; our choice: near-equal thirds of CheXpert's patients.
+AGE_BANDS = ((0, 50, "under 50"), (50, 70, "50 to 69"), (70, 999, "70 and over"))
 
 
 def subgroups(cases: Cases, by: Sequence[str], replicates: int, seed: int,

@@ -13,7 +13,7 @@ from ..errors import InputError, one_of
 from ..labels import uniform_draws
 
 # Pham et al. 2019, section 4.4: "a horizontal flipping, rotating +-7 degrees, scaling +-2 %, shearing +-5 pixels"
-# (ledger E3); 5 pixels over a height of 224 (E4).
+# (deviations E3); 5 pixels over a height of 224 (E4).
 TTA_KINDS = ("hflip", "rotation", "scaling", "shear")
 ROTATION = 7.0
 SCALING = 0.02
@@ -23,7 +23,7 @@ SHEAR = 5 / 224
 # ---------------------------------------------------------------------------------------------------- training
 
 def hflip(crops: np.ndarray, draws: np.ndarray, parameter: float | None) -> np.ndarray:
-    """Mirror left and right every other film (all recipes but Pham's; ledger P6)."""
+    """Mirror left and right every other film (all recipes but Pham's; deviations P6)."""
     out = crops.copy()
     chosen = draws[:, 0] < 0.5
     out[chosen] = crops[chosen][:, :, ::-1]
@@ -175,7 +175,7 @@ def tta_views(crops: np.ndarray, keys: Sequence[str], draws: int, seed: int, com
     Yields:
         uint8 (n, c, c).
 
-    Source: Pham et al. 2019, section 4.4 (ledger E3-E5).
+    Source: Pham et al. 2019, section 4.4 (deviations E3-E5).
     """
     if include_original:
         yield crops

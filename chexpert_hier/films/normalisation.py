@@ -11,7 +11,7 @@ from ..errors import InputError, one_of
 
 @dataclass(frozen=True)
 class Normalisation:
-    """Per channel (value / 255 - mean) / std; the grey film is repeated in all three channels (ledger P3, P5).
+    """Per channel (value / 255 - mean) / std; the grey film is repeated in all three channels (deviations P3, P5).
 
     Attributes:
         mean, std: three numbers each, on the scale 0 to 1.

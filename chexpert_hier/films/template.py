@@ -2,7 +2,7 @@
 
 The paper rescales to 256 x 256 and cuts a 224 x 224 piece by "template matching" (Pham et al. 2019, section 4.2). Where
 the template comes from and which score is meant is not stated; here it is the pixelwise mean of centre crops of
-training films and the mean-removed normalised cross-correlation (OpenCV's TM_CCOEFF_NORMED; ledger P1, P2).
+training films and the mean-removed normalised cross-correlation (OpenCV's TM_CCOEFF_NORMED; deviations P1, P2).
 
 One definition, two forms: OpenCV and NumPy for training and `prepare`, TensorFlow operations for the SavedModel. Both
 decide in exact integers, the rounding of a rescaled pixel as well as the best place, and so give the same bytes.
@@ -68,7 +68,7 @@ def rescale(grey: np.ndarray, size: int = 256, resize: str = "auto") -> np.ndarr
     Returns:
         uint8 (size, size).
 
-    Source: Pham et al. 2019, section 4.2 (the interpolation is not stated; ledger P1).
+    Source: Pham et al. 2019, section 4.2 (the interpolation is not stated; deviations P1).
     """
     height, width = grey.shape
     if (height, width) == (size, size):
@@ -241,7 +241,7 @@ def learn_template(films: Iterable[np.ndarray], size: int = 224) -> np.ndarray:
     Raises:
         InputError: there is no film.
 
-    Source: Pham et al. 2019, section 4.2 ("template chest image"; its origin is not stated, ledger P2).
+    Source: Pham et al. 2019, section 4.2 ("template chest image"; its origin is not stated, deviations P2).
     """
     total, count = np.zeros((size, size), np.int64), 0
     for film in films:

@@ -69,7 +69,7 @@ class Member:
     def conditional(self, crops: np.ndarray, keys: np.ndarray, views: Views) -> np.ndarray:
         """The network's outputs, averaged over test-time views, before the chain rule: float32 (n, labels).
 
-        Source: Pham et al. 2019, section 4.4; mean of a model's views, then the product (ledger E7).
+        Source: Pham et al. 2019, section 4.4; mean of a model's views, then the product (deviations E7).
         """
         if not views.draws:
             return self._outputs(crops, views.batch_size)

@@ -91,8 +91,8 @@ def _filled(y_true):
 class BCE(MaskedLoss):
     """Mean binary cross-entropy over the counted cells; targets may lie anywhere in [0, 1].
 
-    Source: Pham et al. 2019, eq. 2, with the minus sign and the mean that it lacks (ledger M3), masked for U-Ignore and
-    for conditional training (ledger M9, C1).
+    Source: Pham et al. 2019, eq. 2, with the minus sign and the mean that it lacks (deviations M3), masked for
+    U-Ignore and for conditional training (deviations M9, C1).
     """
 
     def cells(self, y_true, y_pred):

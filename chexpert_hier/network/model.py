@@ -331,7 +331,7 @@ def freeze_all_but_head(model: keras.Model) -> None:
     """Let only the last Dense layer train (Pham et al. 2019, section 3.2, second stage).
 
     Keras runs a frozen BatchNormalization in inference mode: its statistics neither move nor depend on the batch
-    (ledger C8). Compile the model again afterwards.
+    (deviations C8). Compile the model again afterwards.
     """
     head = head_layer(model)
     for layer in model.layers:
@@ -353,7 +353,7 @@ def freeze_backbone(model: keras.Model) -> None:
 
 
 def reset_head(model: keras.Model, seed: int) -> None:
-    """Draw the last Dense layer's weights anew (Glorot uniform, zero bias; ledger C7's option)."""
+    """Draw the last Dense layer's weights anew (Glorot uniform, zero bias; deviations C7's option)."""
     head = head_layer(model)
     head.kernel.assign(keras.initializers.GlorotUniform(seed)(head.kernel.shape))
     head.bias.assign(keras.ops.zeros(head.bias.shape))

@@ -15,7 +15,7 @@ UNIT = SHORT_SIDE / 2  # px per patient unit on a film of scale 1
 
 
 def draw_size(rng: np.random.Generator, lateral: bool) -> tuple[int, int]:
-    """Height and width in px: shorter side 320, most frontal films 320 × 390 (ledger 2.2)."""
+    """Height and width in px: shorter side 320, most frontal films 320 × 390 (as in CheXpert-v1.0-small)."""
     longer = 390 if rng.random() < (0.3 if lateral else 0.6) else int(rng.integers(SHORT_SIDE, 421))
     portrait = rng.random() < (0.85 if lateral else 0.12)
     return (longer, SHORT_SIDE) if portrait else (SHORT_SIDE, longer)
@@ -134,7 +134,7 @@ class Film:
     def exposed(self, body: np.ndarray) -> np.ndarray:
         """The developed film, uint8 (height, width).
 
-        CheXpert's films were histogram-equalised (mean .50, sd .29: ledger 8.5); here each is equalised to its own
+        CheXpert's films were histogram-equalised (mean .50, sd .29, measured); here each is equalised to its own
         random degree and tone, so that grey values alone tell nothing about findings.
 
         Args:

@@ -68,7 +68,7 @@ def make(out: str | os.PathLike, patients: int = 1200, seed: int = 0, valid_pati
     Raises:
         InputError: a setting is out of range, `out` holds something else, or the disk is full.
 
-    Source: statistics of CheXpert (Irvin et al. 2019; ledger section 8).
+    Source: statistics of CheXpert (Irvin et al. 2019, and its train.csv, counted).
     """
     settings = {"patients": patients, "seed": seed, "valid_patients": valid_patients, "report_noise": report_noise,
                 "laterals": laterals, "most_studies": most_studies}

@@ -1,7 +1,7 @@
 """What is true of a phantom study, and what its report says: clean states, report labels, patients and views.
 
-The statistics follow CheXpert's own (ledger section 8), as rounded rates; rare findings are made more frequent than
-in life so that a few hundred validation patients have positives for all thirteen.
+The statistics follow CheXpert's own, counted in its train.csv, as rounded rates; rare findings are made more
+frequent than in life so that a few hundred validation patients have positives for all thirteen.
 Knows label names only: no images.
 """
 
@@ -17,7 +17,7 @@ FINDINGS = CHEXPERT_LABELS[1:]  # all but No Finding, in CSV order
 POSITIVE, UNCERTAIN, NEGATIVE, BLANK = 1.0, -1.0, 0.0, math.nan
 CODES = np.array([POSITIVE, UNCERTAIN, NEGATIVE, BLANK])  # the order of the columns p, u, n, b below
 
-# P(finding | its condition), radiologist-like: between CheXpert's valid and test sets (ledger 8.1 and 2.4d). The
+# P(finding | its condition), radiologist-like: between CheXpert's valid and test sets, counted. The
 # last five are rarer in life (0-4 % there).
 CLEAN_RATES = {
     "Lung Opacity": 0.56,
@@ -38,19 +38,19 @@ CLEAN_RATES = {
     "Fracture": 0.06,
 }
 
-# How much of a finding's variance belongs to the patient and comes back in the next study (ledger 8.5, last column).
+# How much of a finding's variance belongs to the patient and comes back in the next study, counted in train.csv.
 PATIENT_SHARE = {"Lung Opacity": 0.4, "Enlarged Cardiomediastinum": 0.5, "Cardiomegaly": 0.6, "Edema": 0.5,
                  "Consolidation": 0.5, "Pneumonia": 0.4, "Atelectasis": 0.4, "Lung Lesion": 0.75,
                  "Pleural Effusion": 0.6, "Pneumothorax": 0.75, "Pleural Other": 0.7, "Fracture": 0.75,
                  "Support Devices": 0.6}
-# Shift of a finding's latent for an upright (PA) film and per 17 years of age (ledger 8.5).
+# Shift of a finding's latent for an upright (PA) film and per 17 years of age (fitted to train.csv).
 PA_SHIFT = {"Lung Opacity": -0.35, "Edema": -0.4, "Pleural Effusion": -0.2, "Support Devices": -0.65,
             "Pneumothorax": -0.2, "Lung Lesion": 0.3, "Pleural Other": 0.35, "Pneumonia": 0.2}
 AGE_SHIFT = {"Lung Opacity": 0.12, "Enlarged Cardiomediastinum": 0.1, "Cardiomegaly": 0.1, "Edema": 0.05,
              "Pleural Effusion": 0.08, "Pneumothorax": -0.12, "Lung Lesion": 0.05}
 
 # P(report says p, u, n, blank | truth): first row truth 1, second row truth 0. Rounded from the automatic labels of
-# the CheXpert test set against its radiologists (ledger 8.4), smoothed where a row has few studies.
+# the CheXpert test set against its radiologists, counted, smoothed where a row has few studies.
 REPORTED = {
     "Enlarged Cardiomediastinum": ((0.05, 0.07, 0.04, 0.84), (0.03, 0.05, 0.20, 0.72)),
     "Cardiomegaly": ((0.28, 0.04, 0.02, 0.66), (0.06, 0.03, 0.08, 0.83)),
@@ -66,21 +66,21 @@ REPORTED = {
     "Fracture": ((0.30, 0.02, 0.05, 0.63), (0.025, 0.002, 0.01, 0.963)),
     "Support Devices": ((0.79, 0.005, 0.02, 0.185), (0.22, 0.005, 0.035, 0.74)),
 }
-# "atelectasis or consolidation": P(second uncertain | first uncertain) (ledger 8.3).
+# "atelectasis or consolidation": P(second uncertain | first uncertain) (counted in train.csv).
 UNCERTAIN_TOGETHER = {
     "Atelectasis": {"Consolidation": 0.75, "Pneumonia": 0.335},
     "Edema": {"Pneumonia": 0.276},
     "Pleural Effusion": {"Pleural Other": 0.71, "Pneumothorax": 0.216},
 }
 # Factor on the odds that the report names Lung Opacity when it names a more specific finding, positive and uncertain
-# ("omitted parent", ledger 8.2: e.g. of the reports with Atelectasis only 42 % also name an opacity).
+# ("omitted parent", counted in train.csv: e.g. of the reports with Atelectasis only 42 % also name an opacity).
 PARENT_NAMED = {"Edema": (0.95, 1.7), "Lung Lesion": (1.1, 1.1), "Atelectasis": (0.7, 2.2),
                 "Consolidation": (0.5, 1.4), "Pneumonia": (2.0, 2.6)}
 REPORT_ORDER = ("Pleural Other", "Pneumothorax", "Consolidation", "Pneumonia", "Edema", "Atelectasis",
                 "Pleural Effusion", "Enlarged Cardiomediastinum", "Cardiomegaly", "Lung Lesion", "Fracture",
                 "Support Devices", "Lung Opacity")
 
-# Views per study and the share of studies (ledger 8.5).
+# Views per study and the share of studies, counted in train.csv.
 VIEWS = {"F": 0.8188, "FL": 0.1581, "FF": 0.0135, "FLL": 0.0051, "FFL": 0.0042, "FFF": 0.0002, "L": 0.0001}
 STUDIES = (0.520, 0.173, 0.092, 0.057)  # patients with 1-4 studies; the others follow a geometric tail
 AGE_QUANTILES = ((0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.985, 1), (18, 20, 27, 49, 62, 74, 87, 90, 90))
@@ -110,7 +110,7 @@ def draw_studies(rng: np.random.Generator, most: int, report_noise: float, later
     Returns:
         sex ("Male" or "Female") and the studies in order.
     """
-    sex = "Male" if rng.random() < 0.555 else "Female"  # ledger 8.5: 35,811 of 64,540 patients
+    sex = "Male" if rng.random() < 0.555 else "Female"  # 35,811 of 64,540 patients of train.csv
     age = float(np.interp(rng.random(), *AGE_QUANTILES))
     latent = {name: rng.standard_normal() for name in FINDINGS}
     upright = rng.standard_normal()
@@ -130,7 +130,7 @@ def _number_of_studies(rng: np.random.Generator) -> int:
     for number, below in enumerate(np.cumsum(STUDIES), start=1):
         if draw < below:
             return number
-    return 4 + int(rng.geometric(1 / 5.75))  # mean 9.75 in the tail makes 2.91 over all (ledger 8.5)
+    return 4 + int(rng.geometric(1 / 5.75))  # mean 9.75 in the tail makes 2.91 over all, as in train.csv
 
 
 def _views(rng: np.random.Generator, pa: bool, laterals: bool) -> str:
@@ -206,7 +206,7 @@ def report_labels(rng: np.random.Generator, truth: np.ndarray, noise: float) -> 
             rates = _with_omission(rates, said, noise)
         said[name] = "punb"[int(np.searchsorted(np.cumsum(rates), rng.random() * 0.999999))]
     open_findings = [name for name in FINDINGS if name != "Support Devices" and said[name] in "pu"]
-    # One in five reports without a finding has No Finding blank all the same (ledger 2.5).
+    # One in five reports without a finding has No Finding blank all the same, as in train.csv.
     healthy = not open_findings and rng.random() < 1 - 0.2 * min(noise, 1.0)
     codes = [CODES["punb".index(said[name])] for name in FINDINGS]
     return np.array([POSITIVE if healthy else BLANK, *codes])

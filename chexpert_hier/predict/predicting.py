@@ -69,7 +69,7 @@ def predict_films(members: list[Member | Saved], films: list[Film], *, views: Vi
     Raises:
         InputError: members do not fit together, or a film cannot be read.
 
-    Source: Pham et al. 2019, section 4.4 (ledger E2-E7).
+    Source: Pham et al. 2019, section 4.4 (deviations E2-E7).
     """
     names = same_labels(members)
     for member in members:

@@ -42,7 +42,7 @@ def learn_croppers(dataset: Dataset, recipe: Recipe, folder: Path, *, skip_bad: 
 
     With `skip_bad` unreadable films among those drawn are passed over.
 
-    Source: Pham et al. 2019, section 4.2; which films is not stated (ledger P2).
+    Source: Pham et al. 2019, section 4.2; which films is not stated (deviations P2).
     """
     if recipe.crop == "template":
         train = dataset.split("train")

@@ -146,7 +146,7 @@ def pixel_statistics(sums: list[int], squares: list[int], pixels: int) -> tuple[
     """Mean and standard deviation of all pixels on 0 to 1, from each film's exact sums of values and of squares.
 
     The standard deviation is that of pixels, not of the films' means, and not the mean of the films' own ones, which
-    leaves out how films differ (ledger section 5).
+    leaves out how films differ.
 
     Args:
         sums, squares: per film, of its 8-bit values.

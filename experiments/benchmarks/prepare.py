@@ -59,7 +59,7 @@ def main(argv: list[str] | None = None) -> int:
     """Measure, print, and write if asked."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--films", type=Path)
-    parser.add_argument("--rows", type=int, default=223_414, help="CheXpert's training images (ledger 2.3)")
+    parser.add_argument("--rows", type=int, default=223_414, help="CheXpert's training images")
     parser.add_argument("--work", type=Path, help="where to lay out films and cache (default: the system's place)")
     parser.add_argument("--write", action="store_true")
     args = parser.parse_args(argv)

@@ -9,7 +9,7 @@ from chexpert_hier.errors import InputError
 from chexpert_hier.evaluate import radiologists
 from chexpert_hier.labels import COMPETITION_LABELS
 
-# Stanford's labels, computed independently (ledger 3.4): AT, CM, CO, ED, PE, mean, below (>=), strictly below.
+# Stanford's labels, computed independently: AT, CM, CO, ED, PE, mean, below (>=), strictly below.
 PUBLISHED = {"hieupham": (.8913, .9406, .8996, .9219, .9680, .9243, 2.4, 2.2),
              "ngango3": (.8980, .9377, .9207, .9154, .9664, .9277, 2.6, 2.4),
              "desmond": (.8744, .9330, .9160, .9209, .9468, .9182, 2.4, 2.2)}

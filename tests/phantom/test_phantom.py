@@ -141,8 +141,8 @@ def test_clean_states_are_closed_under_the_tree(studies):
     assert not (truth[:, 0].astype(bool) & truth[:, others].any(axis=1)).any()
 
 
-# CheXpert's frontal training films, shares of positive and uncertain labels (Irvin et al. 2019; ledger 2.4c), and how
-# far the phantom may be away: rare findings are more frequent here on purpose.
+# CheXpert's frontal training films, shares of positive and uncertain labels (Irvin et al. 2019, counted in train.csv),
+# and how far the phantom may be away: rare findings are more frequent here on purpose.
 @pytest.mark.parametrize(("name", "positive", "uncertain", "within"), [
     ("No Finding", 0.089, 0.0, 0.03), ("Enlarged Cardiomediastinum", 0.048, 0.054, 0.02),
     ("Cardiomegaly", 0.122, 0.035, 0.03), ("Lung Opacity", 0.493, 0.023, 0.05), ("Lung Lesion", 0.037, 0.006, 0.02),
@@ -156,7 +156,7 @@ def test_report_labels_are_as_frequent_as_in_chexpert(studies, name, positive, u
     assert np.mean(column == -1) == pytest.approx(uncertain, abs=within)
 
 
-# Rates between the two radiologist-labelled sets (ledger 8.1), given the condition.
+# Rates between the two radiologist-labelled sets, counted, given the condition.
 @pytest.mark.parametrize(("name", "given", "low", "high"), [
     ("Cardiomegaly", "Enlarged Cardiomediastinum", 0.56, 0.67), ("Edema", "Lung Opacity", 0.28, 0.42),
     ("Consolidation", "Lung Opacity", 0.11, 0.30), ("Pneumonia", "Consolidation", 0.22, 0.42),
@@ -168,7 +168,7 @@ def test_clean_rates_are_a_radiologists(studies, name, given, low, high):
     assert low < truth[truth[:, NAMES.index(given)] == 1][:, NAMES.index(name)].mean() < high
 
 
-# P(parent named | child positive) and P(second uncertain | first uncertain) (ledger 8.2, 8.3), within 0.12.
+# P(parent named | child positive) and P(second uncertain | first uncertain) (counted in train.csv), within 0.12.
 @pytest.mark.parametrize(("name", "code", "given", "given_code", "share"), [
     ("Lung Opacity", 1, "Edema", 1, 0.529), ("Lung Opacity", 1, "Atelectasis", 1, 0.425),
     ("Lung Opacity", 1, "Consolidation", 1, 0.377), ("Enlarged Cardiomediastinum", 1, "Cardiomegaly", 1, 0.068),
