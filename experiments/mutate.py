@@ -5,10 +5,11 @@
     python experiments/mutate.py chexpert_hier/network/losses.py tests/network/test_losses.py --preload keras
     python experiments/mutate.py chexpert_hier/labels.py tests/test_labels.py --again      # the survivors once more
 
-One change at a time, in a copy of the working tree: a comparison, an arithmetic or logical operator, a number, True or
-False, a condition, a returned value, or a call whose value nobody uses. The tests run in a fork of this process,
-so what `--preload` names is imported once. Results are kept as JSON lines, so that a stopped run goes on; a change is known by
-its function, its text and its place among equal ones there, so that results outlive edits elsewhere.
+One change at a time, in a copy of the working tree: a comparison, an arithmetic or logical operator, a number,
+True or False, a condition, a returned value, or a call whose value nobody uses. The tests run in a fork of this
+process, so that what `--preload` names is imported once. Results are kept as JSON lines, so that a stopped run goes on;
+a change is known by its function, its text and its place among equal ones there, so that results outlive edits
+elsewhere.
 """
 
 import argparse
