@@ -26,7 +26,7 @@ from chexpert_hier.errors import InputError
 from chexpert_hier.films import decode
 from chexpert_hier.films.grey import MIN_SIDE
 from chexpert_hier.finished import asked
-from chexpert_hier.predict import predicting
+from chexpert_hier.predict import reading
 
 PACKAGE = Path(__file__).parents[1] / "chexpert_hier"
 SECONDS = 30  # more than any of these small files may take, on a busy machine
@@ -129,7 +129,7 @@ def answer(data: bytes, folder: Path, name: str):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a decoder may complain of what it reads
         try:
-            read = predicting.open_film(asked.Film(file, name), takes_lateral=True)
+            read = reading.open_film(asked.Film(file, name), takes_lateral=True)
         except InputError as error:
             assert name in str(error) and len(str(error).splitlines()) == 1 and len(str(error)) < 400
             read = None

@@ -19,7 +19,7 @@ ORDER = ("errors", "faces", "schema", "files", "paths", "commands", "console", "
          "recipes", "run_folder", "films", "datasets", "phantom", "evaluate", "prepare", "network", "training",
          "finished", "heatmaps", "predict", "export", "archive", "serve", "dicom_node", "report", "run")
 # Neither TensorFlow nor Keras, not even inside a function.
-SCIENCE = ("labels", "hierarchy", "recipes", "datasets", "evaluate", "phantom")
+SCIENCE = ("schema", "labels", "hierarchy", "recipes", "datasets", "evaluate", "phantom")
 # Keras' other backends run these, so that TensorFlow has no name here.
 ANY_BACKEND = ("network", "training")
 # TensorFlow inside functions only.

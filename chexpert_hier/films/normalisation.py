@@ -103,7 +103,7 @@ def graph_normalise(crops, how: Normalisation, image_size: int | None = None):
     side = checked_side(crops.shape[1], image_size)
     if side == crops.shape[1]:
         return ops.take(ops.convert_to_tensor(how.table), ops.cast(crops, "int32"), axis=0)
-    weights = ops.convert_to_tensor(_area_matrix(crops.shape[1], side))  # (s, c)
+    weights = ops.convert_to_tensor(area_matrix(crops.shape[1], side))  # (s, c)
     small = ops.matmul(ops.matmul(weights, ops.cast(crops, "float32")), ops.transpose(weights))
     slope, offset = map(ops.convert_to_tensor, how.line)
     return ops.expand_dims(small, -1) * slope + offset
@@ -116,7 +116,7 @@ def checked_side(side: int, image_size: int | None) -> int:
 
 
 @lru_cache(maxsize=8)
-def _area_matrix(side: int, small: int) -> np.ndarray:
+def area_matrix(side: int, small: int) -> np.ndarray:
     """Weights of the mean over each new pixel's area: float32 (small, side), rows sum to 1."""
     edges = np.arange(small + 1) * side / small
     pixel = np.arange(side)

@@ -129,13 +129,12 @@ class Saved:
     metadata: dict
     signature: object
 
-    def answer(self, films: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray | None]:
-        """Probabilities float32 (n, labels), and for an ensemble the members' standard deviation, of uint8 (h, w)."""
+    def answer(self, films: list[np.ndarray]) -> dict[str, np.ndarray]:
+        """The outputs by name, each (n, ...), of at least one film, uint8 (h, w) and of any sizes."""
         import tensorflow as tf
 
         answers = [self.signature(film=tf.constant(film[None, ..., None])) for film in films]
-        together = {name: np.concatenate([answer[name].numpy() for answer in answers]) for name in answers[0]}
-        return together["probabilities"], together.get("spread")
+        return {name: np.concatenate([answer[name].numpy() for answer in answers]) for name in answers[0]}
 
     def validation(self) -> dict | None:
         """What the validation films said when it was exported."""

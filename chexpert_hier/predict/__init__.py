@@ -3,6 +3,8 @@
 from ..faces import lazily
 
 PUBLIC = {
-    "predicting": ("predict_films",),
+    "engine": ("Answers", "Engine"),
+    "predicting": ("answer_files", "predict_films"),
+    "reading": ("Read", "open_film"),
 }
 __getattr__, __dir__ = lazily(__name__, PUBLIC)

@@ -24,7 +24,8 @@ from ..finished import operating
 from ..finished.asked import find_films
 from ..finished.members import Saved, Views, open_model
 from . import answers
-from .predicting import CHUNK, Read, open_film, predict_films
+from .predicting import CHUNK, predict_films
+from .reading import Read, open_film
 
 log = logging.getLogger("chexpert_hier.predict")
 

@@ -18,7 +18,7 @@ from chexpert_hier.films.template import Cropper, learn_template
 from chexpert_hier.finished import asked, operating
 from chexpert_hier.labels import CHEXPERT_LABELS
 from chexpert_hier.predict import __main__ as predict_command
-from chexpert_hier.predict import answers, predicting
+from chexpert_hier.predict import answers, reading
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +146,7 @@ def test_dicom_is_answered_as_the_same_film_and_no_name_gets_out(run, frontal, t
     one, two = (film["findings"] for film in found["films"])
     for first, second in zip(one, two):
         assert first["probability"] == pytest.approx(second["probability"], abs=1e-6)
-    assert found["left_out"] == [{"film": (tmp_path / "side.dcm").as_posix(), "reason": predicting.FRONTAL_ONLY}]
+    assert found["left_out"] == [{"film": (tmp_path / "side.dcm").as_posix(), "reason": reading.FRONTAL_ONLY}]
     out = capsys.readouterr()
     for secret in SECRETS.values():
         for part in secret.replace("^", " ").split():

@@ -1,0 +1,252 @@
+"""Finished models that answer for films in memory: the one way in for `predict`, a server, an archive.
+
+    engine = Engine.open(["runs/mine"])
+    film = engine.read(Path("film.png").read_bytes(), "film.png")
+    engine.answer([film]).probabilities                                    # (1, findings)
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from .. import hierarchy, labels, run_folder
+from ..errors import InputError
+from ..films import plausible
+from ..films.template import Cropper
+from ..finished import operating
+from ..finished.asked import Film
+from ..finished.members import Member, Saved, Views, open_model, same_labels
+from . import reading, uncertainty
+from .reading import Read
+
+AS_IT_IS = Views()
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """What finished models say of films: one row per film, one column per label.
+
+    Attributes:
+        films: names of the films.
+        labels: names of the columns.
+        probabilities: float (n, labels), after the chain rule where the recipe uses it; mean over models.
+        conditional: float (n, labels), the networks' own outputs before it; None where they are not known.
+        match: float (n,), the template match, NaN without a template.
+        flags: what is odd about each film, "" for nothing.
+        more: float (n, labels) by what it is: "sd" (of several models, or of samples), "calibrated", "call" (1
+            present, 0 absent at the operating point, NaN without one), "entropy" and "mutual information" (nats), "mc
+            mean".
+    """
+
+    films: tuple[str, ...]
+    labels: tuple[str, ...]
+    probabilities: np.ndarray
+    conditional: np.ndarray | None
+    match: np.ndarray
+    flags: tuple[str, ...]
+    more: dict[str, np.ndarray]
+
+    def table(self) -> pd.DataFrame:
+        """As `predict --out` writes it: Path, a column per label, `<label> [what]` for `more`, `[match]`, `[flag]`."""
+        columns: dict[str, Any] = {"Path": list(self.films)}
+        columns |= {name: self.probabilities[:, k] for k, name in enumerate(self.labels)}
+        columns |= {f"{name} [{what}]": values[:, k] for what, values in self.more.items()
+                    for k, name in enumerate(self.labels)}
+        return pd.DataFrame({**columns, "[match]": np.round(self.match, 4), "[flag]": list(self.flags)})
+
+
+class Engine:
+    """Finished models, opened once.
+
+    Attributes:
+        members: the models.
+        labels: names of the answers' columns.
+        tree: the hierarchy of the labels.
+        recipe: the first model's.
+        validation: of operating.validation, for calls and calibrated probabilities; None where nothing is known.
+        takes_lateral: whether lateral films are answered.
+    """
+
+    def __init__(self, members: Sequence[Member | Saved], views: Views = AS_IT_IS, average: str = "probabilities",
+                 validation: dict | None = None):
+        """Make an engine of models that are open.
+
+        Args:
+            members: finished runs with the same labels (in any order), or SavedModels.
+            views: test-time augmentation, and samples for the uncertainty.
+            average: "probabilities" (mean over members after the chain rule) or "conditional" (before it).
+            validation: of operating.validation; None gives neither calls nor calibrated probabilities.
+
+        Raises:
+            InputError: they do not fit together, or cannot answer in this way.
+        """
+        self.members, self.labels = list(members), same_labels(list(members))
+        self.views, self.average, self.validation = views, average, validation
+        self.tree, self.recipe = members[0].tree, members[0].recipe
+        self.takes_lateral = all("Lateral" in member.croppers for member in members)
+        for member in self.members:
+            if isinstance(member, Saved) and (views.draws or views.uncertainty or average != "probabilities"):
+                raise InputError(f"{member.folder}: an exported model answers for the film as it is; --tta, "
+                                 "--uncertainty and --average conditional need the run folders")
+        if views.uncertainty == "ensemble" and len(self.members) < 2:
+            raise InputError("--uncertainty ensemble: needs several models; for one with dropout use mc:10")
+
+    @classmethod
+    def open(cls, models: Sequence[str | os.PathLike[str]], views: Views = AS_IT_IS,
+             average: str = "probabilities") -> "Engine":
+        """Open finished models.
+
+        Args:
+            models: run folders, `.keras` files in them, or exported models; several are an ensemble.
+            views, average: as for `Engine`.
+
+        Raises:
+            InputError: a model cannot be opened, or they do not fit together.
+        """
+        members = [open_model(model) for model in models]
+        return cls(members, views, average, _validation(members, average))
+
+    @property
+    def data(self) -> list[dict]:
+        """What each network was trained on: name, fingerprint and counts of its films."""
+        return [data for member in self.members for data in (
+            [one["data"] for one in member.metadata["members"]] if isinstance(member, Saved) else
+            [run_folder.read_facts(member.folder)["data"]])]
+
+    @property
+    def has_spread(self) -> bool:
+        """Whether the answers tell how far several models differ."""
+        first = self.members[0]
+        return len(self.members) > 1 or (isinstance(first, Saved) and "spread" in first.metadata["outputs"])
+
+    def read(self, data: bytes, film: Film | str) -> Read:
+        """A film's pixels from a file's content (JPEG, PNG or DICOM), from any thread.
+
+        Raises:
+            FilmError: it cannot be used; the line begins with the film's name.
+        """
+        return reading.read_data(data, film, self.takes_lateral)
+
+    def take(self, grey: np.ndarray, film: Film | str) -> Read:
+        """Pixels that were decoded elsewhere, uint8 (h, w), bone bright.
+
+        Raises:
+            FilmError: they are no film; the line begins with the film's name.
+        """
+        return reading.take(grey, film, self.takes_lateral)
+
+    def answer(self, films: Sequence[Read]) -> Answers:
+        """Answer for films of any sizes; each is cropped once for all models and views. One thread at a time."""
+        if not films:
+            return self._nothing()
+        crops: dict = {}
+        conditional, mean, spread, samples = self._probabilities(films, crops)
+        more: dict[str, np.ndarray] = {}
+        if spread is not None and not self.views.uncertainty:
+            more["sd"] = spread
+        scaled = operating.calibrated(mean, self.validation, self.labels, self.tree)
+        if scaled is not None:
+            more["calibrated"] = scaled
+        if self.validation:
+            more["call"] = operating.calls(mean, self.validation, self.labels)
+        if self.views.uncertainty:
+            more |= _uncertainty(samples, self.views)
+        looks = [_look(one, self.members[0].croppers) for one in films]
+        return Answers(tuple(one.film.name for one in films), tuple(self.labels), mean, conditional,
+                       np.array([match for match, _ in looks]), tuple(flag for _, flag in looks), more)
+
+    def _nothing(self) -> Answers:
+        """The answer for no film: every column, no row."""
+        empty = np.empty((0, len(self.labels)))
+        found = self.validation or {}
+        there = {"sd": self.has_spread and not self.views.uncertainty, "calibrated": found.get("calibration"),
+                 "call": found, "mc mean": self.views.passes} | dict.fromkeys(
+                     ("entropy", "mutual information"), self.views.uncertainty)
+        if self.views.uncertainty:
+            there["sd"] = True
+        more = {what: empty for what in ("sd", "calibrated", "call", "entropy", "mutual information", "mc mean")
+                if there[what]}
+        return Answers((), tuple(self.labels), empty, empty, np.empty(0), (), more)
+
+    def _probabilities(self, films: Sequence[Read], crops: dict) -> tuple:
+        """(conditional, mean, sd or None, samples): float (films, labels) each, samples (samples, films, labels).
+
+        The samples are what the uncertainty is measured on: the members' answers, or with dropout those of every drawn
+        network, always after the chain rule.
+
+        Source: Pham et al. 2019, section 4.4 (deviations E2, E7).
+        """
+        keys = np.array([labels.key(one.film.name) for one in films])
+        finals, conditionals, spread, drawn = [], [], None, []
+        for member in self.members:
+            order = [member.labels.index(name) for name in self.labels]
+            if isinstance(member, Saved):
+                found = member.answer([one.grey for one in films])
+                final, conditional, spread = found["probabilities"], found["conditional"], found.get("spread")
+            else:
+                conditional = _conditional(member, films, keys, self.views, crops)
+                final = conditional if self.average == "conditional" else member.final(conditional)
+                drawn += [member.final(sample)[:, order] for sample in _samples(member, films, self.views, crops)]
+            finals.append(final[:, order])
+            conditionals.append(conditional[:, order])
+        stack = np.stack(finals)  # (members, films, labels)
+        mean = stack.mean(axis=0)
+        if self.average == "conditional" and self.recipe.chain:
+            mean = hierarchy.chain_rule(mean, self.tree)
+        spread = stack.std(axis=0) if len(self.members) > 1 else spread
+        return np.mean(conditionals, axis=0), mean, spread, np.stack(drawn) if drawn else stack
+
+
+def _validation(members: Sequence[Member | Saved], average: str) -> dict | None:
+    """Operating points of the model or ensemble, where its validation films tell them."""
+    if len(members) == 1:
+        return members[0].validation()
+    if average != "probabilities" or any(isinstance(member, Saved) for member in members):
+        return None
+    return operating.validation([member.folder for member in members], members[0].labels)
+
+
+def _uncertainty(samples: np.ndarray, views: Views) -> dict[str, np.ndarray]:
+    """What the samples (samples, films, labels) say, and the mean of those drawn by dropout."""
+    found = uncertainty.decompose(samples)
+    parts = {"sd": found.sd, "entropy": found.total, "mutual information": found.mutual}
+    return parts | ({"mc mean": found.mean} if views.passes else {})
+
+
+def _samples(member: Member, films: Sequence[Read], views: Views, crops: dict) -> np.ndarray:
+    """Outputs with dropout, float32 (passes, films, labels); `crops` as `_conditional` left it."""
+    out = np.empty((views.passes, len(films), len(member.labels)), np.float32)
+    if views.passes:
+        for cropper, rows in _by_view(member, films):
+            out[:, rows] = member.samples(crops[cropper.identity, tuple(rows)], views)
+    return out
+
+
+def _conditional(member: Member, films: Sequence[Read], keys: np.ndarray, views: Views, crops: dict) -> np.ndarray:
+    """The network's outputs, every film by its view's cropper; `crops` keeps what members share."""
+    conditional = np.empty((len(films), len(member.labels)), np.float32)
+    for cropper, rows in _by_view(member, films):
+        place = (cropper.identity, tuple(rows))
+        if place not in crops:
+            crops[place] = cropper.crop([films[k].grey for k in rows]).crops
+        conditional[rows] = member.conditional(crops[place], keys[rows], views)
+    return conditional
+
+
+def _by_view(member: Member, films: Sequence[Read]) -> list[tuple[Cropper, list[int]]]:
+    """The member's croppers with the places of the films that each is for."""
+    both = len(member.croppers) > 1
+    found = [(cropper, [k for k, one in enumerate(films) if not both or one.film.lateral == (view == "Lateral")])
+             for view, cropper in member.croppers.items()]
+    return [(cropper, rows) for cropper, rows in found if rows]
+
+
+def _look(one: Read, croppers: dict[str, Cropper]) -> tuple[float, str]:
+    """Template match and what is odd about a film."""
+    cropper = croppers.get("Lateral" if one.film.lateral else "Frontal") or next(iter(croppers.values()))
+    match = float(cropper.crop([one.grey]).scores[0])
+    return match, plausible.flag(one.grey, cropper, match, one.colour)

@@ -1,0 +1,87 @@
+"""A film on its way to an answer: its pixels, its view, and what was odd about its file."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from ..films import dicom, plausible
+from ..films.decode import read_bytes, read_film
+from ..films.grey import MIN_SIDE, FilmError, check_size
+from ..finished.asked import Film
+
+FRONTAL_ONLY = "a lateral film; the model was trained on frontal films only"
+
+
+@dataclass(frozen=True)
+class Read:
+    """A film that was read.
+
+    Attributes:
+        film: with its view, where the file itself says it.
+        grey: uint8 (h, w).
+        colour: see plausible.colour.
+    """
+
+    film: Film
+    grey: np.ndarray
+    colour: float = 0.0
+
+
+def open_film(film: Film, takes_lateral: bool) -> Read:
+    """Read a film from its file.
+
+    Args:
+        film: which one.
+        takes_lateral: whether lateral films are answered at all.
+
+    Raises:
+        FilmError: it cannot be used; the line begins with the film's name.
+    """
+    _check_view(film, takes_lateral)
+    return read_data(read_bytes(film.file, film.name), film, takes_lateral)
+
+
+def read_data(data: bytes, film: Film | str, takes_lateral: bool) -> Read:
+    """Read a film from bytes: JPEG, PNG or DICOM.
+
+    Args:
+        data: the file's content.
+        film: which one, or only its name.
+        takes_lateral: whether lateral films are answered at all.
+
+    Raises:
+        FilmError: it cannot be used; the line begins with the film's name.
+    """
+    film = Film(Path(film), film) if isinstance(film, str) else film
+    grey = read_film(data, film.name)  # first, for it says best what is wrong
+    if dicom.is_dicom(data):
+        film = replace(film, view=film.view or dicom.view(data))
+        _check_view(film, takes_lateral)
+        return Read(film, grey)
+    _check_view(film, takes_lateral)
+    return Read(film, grey, plausible.colour(data))
+
+
+def take(grey: np.ndarray, film: Film | str, takes_lateral: bool) -> Read:
+    """Pixels that were decoded elsewhere, uint8 (h, w), bone bright; checked as a file's are.
+
+    Raises:
+        FilmError: they are no film; the line begins with the film's name.
+    """
+    film = Film(Path(film), film) if isinstance(film, str) else film
+    _check_view(film, takes_lateral)
+    try:
+        if grey.dtype != np.uint8 or grey.ndim != 2:
+            raise FilmError(f"expected uint8 (h, w), received {grey.dtype} {grey.shape}")
+        check_size(*grey.shape, MIN_SIDE)
+        if grey.min() == grey.max():
+            raise FilmError("no picture content: every pixel has the same value")
+    except FilmError as error:
+        raise FilmError(f"{film.name}: {error}") from None
+    return Read(film, grey)
+
+
+def _check_view(film: Film, takes_lateral: bool) -> None:
+    if film.lateral and not takes_lateral:
+        raise FilmError(f"{film.name}: {FRONTAL_ONLY}")
