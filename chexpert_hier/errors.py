@@ -1,5 +1,7 @@
 """The one error that a user can mend: shown as a single line, exit code 2, no traceback."""
 
+from collections.abc import Iterable
+
 
 class InputError(ValueError):
     """Input that cannot be used.
@@ -9,7 +11,7 @@ class InputError(ValueError):
     """
 
 
-def one_of(what: str, value: object, valid) -> None:
+def one_of(what: str, value: object, valid: Iterable[object]) -> None:
     """Refuse `value` unless it is among `valid`, listing the valid ones.
 
     Raises:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 
 import numpy as np
 
@@ -35,7 +35,7 @@ class Tree:
     labels: tuple[str, ...]
     parents: Mapping[str, tuple[str, ...]]
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if len(set(self.labels)) < len(self.labels) or not self.labels:
             raise InputError(f"tree: labels are {list(self.labels)}; expected at least one, each once")
         for child, parents in self.parents.items():
@@ -83,12 +83,12 @@ class Tree:
     @cached_property
     def children(self) -> np.ndarray:
         """bool (labels,): has a parent."""
-        return self.parents_matrix.any(axis=1)
+        return np.asarray(self.parents_matrix.any(axis=1))
 
     @cached_property
     def has_children(self) -> np.ndarray:
         """bool (labels,): is a parent."""
-        return self.parents_matrix.any(axis=0)
+        return np.asarray(self.parents_matrix.any(axis=0))
 
     def subset(self, labels: Sequence[str]) -> "Tree":
         """The tree over some of the labels; who loses a parent gets that parent's parents."""
@@ -104,8 +104,8 @@ def flat(labels: Sequence[str]) -> Tree:
 
 
 # Irvin et al. 2019, Figure 1 (deviations C3). The unlabelled node above the pleural findings is no output;
-# No Finding is no factor. Lung Opacity -> Pneumonia is implied by the path through Consolidation; it is
-# drawn, so it is kept.
+# No Finding is no factor. Lung Opacity -> Pneumonia is implied by the path through Consolidation; it is drawn, so it is
+# kept.
 CHEXPERT_TREE = Tree(CHEXPERT_LABELS, {
     "Cardiomegaly": ("Enlarged Cardiomediastinum",),
     "Lung Lesion": ("Lung Opacity",),
@@ -140,7 +140,7 @@ TREES: dict[str, Tree] = {
 }
 
 
-def named(tree: "Tree | str | Mapping", labels: Sequence[str]) -> Tree:
+def named(tree: Tree | str | Mapping[str, Sequence[str]], labels: Sequence[str]) -> Tree:
     """The tree over `labels`: one of TREES by name (cut down to them), a Tree, or {child: [parents]}.
 
     Raises:
@@ -173,7 +173,7 @@ def read_tree(path: str | Path, labels: Sequence[str] | None = None) -> Tree:
                          ) from None
     parents = content.get("parents", None if "labels" in content else content) if isinstance(content, dict) else None
     names = labels if labels is not None else content.get("labels") if isinstance(content, dict) else None
-    if not _names(names) or not isinstance(parents, dict) or not all(map(_names, parents.values())):
+    if not (_is_names(names) and isinstance(parents, dict) and all(map(_is_names, parents.values()))):
         raise InputError(f"{path}: expected {{\"labels\": [...], \"parents\": {{\"child\": [\"parent\", ...]}}}} "
                          "with names as text")
     try:
@@ -182,7 +182,7 @@ def read_tree(path: str | Path, labels: Sequence[str] | None = None) -> Tree:
         raise InputError(f"{path}: {error}") from None
 
 
-def _names(value: object) -> bool:
+def _is_names(value: object) -> TypeGuard[Sequence[str]]:
     return isinstance(value, list | tuple) and all(isinstance(name, str) for name in value)
 
 
@@ -237,7 +237,7 @@ def conditional_cells(hard: np.ndarray, tree: Tree) -> np.ndarray:
     """
     _columns(hard, tree)
     absent = (np.asarray(hard) != 1).astype(np.float32)
-    return absent @ tree.parents_matrix.T.astype(np.float32) == 0
+    return np.asarray(absent @ tree.parents_matrix.T.astype(np.float32) == 0)
 
 
 def _leaves(hard: np.ndarray, tree: Tree) -> StageOne:
@@ -272,7 +272,7 @@ def stage_one(hard: np.ndarray, tree: Tree, reading: str = "leaves") -> StageOne
     """Which rows and cells stage 1 (conditional training) learns from.
 
     The paper's sentence, a partial training set "containing all positive parent labels" on which child labels are
-    learned (Pham et al. 2019, section 3.2), leaves it open (docs/deviations.md C1-C4). The readings, with their number
+    learned (Pham et al. 2019, section 3.2), leaves it open (deviations C1-C4). The readings, with their number
     of CheXpert's 191,027 training frontals under u-ignore and u-zeros / u-ones:
 
     - "leaves" (default): rows where a root with children is positive (Lung Opacity or Enlarged Cardiomediastinum:
@@ -319,7 +319,7 @@ def positives_seen(hard: np.ndarray, cells: np.ndarray) -> np.ndarray:
     positive = np.asarray(hard) == 1
     total = positive.sum(axis=0)
     seen = (positive & cells).sum(axis=0)
-    return np.divide(seen, total, out=np.full(total.shape, np.nan), where=total > 0)
+    return np.asarray(np.divide(seen, total, out=np.full(total.shape, np.nan), where=total > 0))
 
 
 def chain_rule(conditional: np.ndarray, tree: Tree) -> np.ndarray:
@@ -436,7 +436,7 @@ def hbce_outputs(raw: np.ndarray, labels: Sequence[str] = CHEXPERT_LABELS) -> np
     Raises:
         ValueError: other labels than the 14.
 
-    Source: Asadi et al. 2025 and their code (the released test table is from an older builder: deviations H7).
+    Source: Asadi et al. 2025 and their code; the released test table is from an older builder (deviations H7).
     """
     raw = np.nan_to_num(np.asarray(raw, np.float32), nan=0.0)
     if sorted(labels) != sorted(CHEXPERT_LABELS) or raw.shape[1:] != (14,):
@@ -462,21 +462,23 @@ def edge_penalties(target: np.ndarray, tree: Tree, scale: float = 1.0, epsilon: 
     """HBCE's data-driven penalties: scale x (1 - how often the child occurs where the parent does not).
 
     Args:
-        target: (films, labels) of the training rows, 1 or 0; NaN counts as neither.
+        target: (films, labels) of the training rows, 1 or 0; a film with NaN in parent or child does not count for
+            that edge.
         tree: whose labels are the columns.
-        scale: of all penalties.
-        epsilon: keeps a parent that is always present finite.
+        scale: the largest possible penalty.
+        epsilon: keeps an edge whose parent is always present at scale / 2.
 
     Returns:
-        float32 (edges,), as tree.edges: scale * (1 - (n(p=0, c=1) + eps) / (n(p=0) + 2 eps)).
+        float64 (edges,), as tree.edges: scale * (1 - (n(p=0, c=1) + eps) / (n(p=0) + 2 eps)).
 
-    Source: Asadi et al. 2025 and their code.
+    Source: Asadi et al. 2025, their published code (default of their configuration).
     """
     target = np.asarray(target)
     _columns(target, tree)
-    absent = target[:, tree.edges[:, 0]] == 0
-    alone = (absent & (target[:, tree.edges[:, 1]] == 1)).sum(axis=0)
-    return (scale * (1 - (alone + epsilon) / (absent.sum(axis=0) + 2 * epsilon))).astype(np.float32)
+    parent, child = target[:, tree.edges[:, 0]], target[:, tree.edges[:, 1]]  # (films, edges)
+    absent = (parent == 0) & ~np.isnan(child)
+    alone = (absent & (child == 1)).sum(axis=0)
+    return np.asarray(scale * (1 - (alone + epsilon) / (absent.sum(axis=0) + 2 * epsilon)))
 
 
 def _columns(values: np.ndarray, tree: Tree) -> None:

@@ -6,6 +6,7 @@ Knows tables of numbers only: no files, no images, no models.
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -30,6 +31,7 @@ LSR_ONES = (0.55, 0.85)  # Pham et al. 2019, section 4.3: U(a1, b1) for u-ones+l
 LSR_ZEROS = (0.0, 0.3)  # the same: U(a0, b0) for u-zeros+lsr
 LSR_DRAWS = ("fixed", "epoch", "mean")
 BLANKS = ("negative", "ignore")
+_TINY = 1e-30  # a float32 that leaves any probability above 1e-22 as it is
 
 
 def key(path: str) -> str:
@@ -53,7 +55,7 @@ class Policy:
     lsr: bool = False
 
     @classmethod
-    def parse(cls, text: str) -> "Policy":
+    def parse(cls, text: "str | Policy") -> "Policy":
         """Read e.g. "ct+U-Ones+lsr": parts in any order and case.
 
         Raises:
@@ -62,11 +64,14 @@ class Policy:
         >>> Policy.parse("ct+U-Ones+lsr").name
         'u-ones+ct+lsr'
         """
+        if isinstance(text, Policy):
+            return text
         parts = [part.strip() for part in text.lower().split("+")]
         bases = [part for part in parts if part not in ("ct", "lsr")]
         policy = cls(bases[0] if len(bases) == 1 else "", "ct" in parts, "lsr" in parts)
-        if policy.name not in POLICY_NAMES or len(set(parts)) < len(parts):
-            one_of("policy", text, POLICY_NAMES)
+        names = policy_names()
+        if policy.name not in names or len(set(parts)) < len(parts):
+            one_of("policy", text, names)
             raise InputError(f"policy is {text!r}; a part is given twice")
         return policy
 
@@ -75,50 +80,170 @@ class Policy:
         """The name as the paper writes it in Table 1, e.g. "u-ones+ct+lsr"."""
         return self.base + "+ct" * self.ct + "+lsr" * self.lsr
 
-
-def u_ignore(raw: np.ndarray) -> np.ndarray:
-    """An uncertain cell does not count (Irvin et al. 2019, section 3; Pham et al. 2019, section 3.3; deviations M9)."""
-    return np.where(raw == -1, np.float32(np.nan), raw)
-
-
-def u_zeros(raw: np.ndarray) -> np.ndarray:
-    """An uncertain cell is negative (Irvin et al. 2019, section 3)."""
-    return np.where(raw == -1, np.float32(0), raw)
+    @property
+    def rule(self) -> "Rule":
+        """Its row of POLICIES."""
+        return POLICIES[self.base]
 
 
-def u_ones(raw: np.ndarray) -> np.ndarray:
-    """An uncertain cell is positive (Irvin et al. 2019, section 3)."""
-    return np.where(raw == -1, np.float32(1), raw)
+@dataclass(frozen=True)
+class Labelling:
+    """How raw codes become training targets.
+
+    Attributes:
+        policy: one of `policy_names()`.
+        seed: of the smoothed cells.
+        blank: "negative": a blank cell is 0 under every policy, as in Stanford's own loader (deviations D2);
+            "ignore": a blank cell does not count.
+        lsr_draw: "fixed": one draw per cell; "epoch": a fresh one per epoch; "mean": the interval's middle (deviations L3).
+        lsr_ones: ends of the interval for uncertain cells under u-ones+lsr.
+        lsr_zeros: the same under u-zeros+lsr.
+
+    Raises:
+        InputError: unknown policy or option, or an interval that is not inside [0, 1].
+    """
+
+    policy: str | Policy
+    seed: int = 0
+    blank: str = "negative"
+    lsr_draw: str = "fixed"
+    lsr_ones: tuple[float, float] = LSR_ONES
+    lsr_zeros: tuple[float, float] = LSR_ZEROS
+
+    def __post_init__(self) -> None:
+        Policy.parse(self.policy)
+        one_of("blank", self.blank, BLANKS)
+        one_of("lsr_draw", self.lsr_draw, LSR_DRAWS)
+        for low, high in (self.lsr_ones, self.lsr_zeros):
+            if not 0.0 <= low <= high <= 1.0:
+                raise InputError(f"label smoothing interval is ({low}, {high}); expected 0 <= low <= high <= 1")
+
+    @property
+    def parsed(self) -> Policy:
+        """The policy."""
+        return Policy.parse(self.policy)
 
 
-# Name -> what an uncertain cell is before smoothing: 1, 0 or NaN (no hard value). u-mean, u-selftrained and
-# u-multiclass give an uncertain cell a value that is neither: as a parent it is not positive.
-POLICIES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "u-ignore": u_ignore,
-    "u-zeros": u_zeros,
-    "u-ones": u_ones,
-    "u-mean": u_ignore,
-    "u-selftrained": u_ignore,
-    "u-multiclass": u_ignore,
+@dataclass(frozen=True, eq=False)
+class Cells:
+    """What a policy works on: the arguments of `targets`, checked."""
+
+    raw: np.ndarray
+    keys: Sequence[str]
+    labels: Sequence[str]
+    how: Labelling
+    epoch: int = 0
+    selftrained: np.ndarray | None = None
+
+    def filled(self, uncertain: np.ndarray | float) -> np.ndarray:
+        """float32 (films, labels): the codes, blank cells as `how` has them, `uncertain` where the code is -1."""
+        known = np.nan_to_num(self.raw, nan=0.0) if self.how.blank == "negative" else self.raw
+        return np.where(self.raw == -1, uncertain, known).astype(np.float32)
+
+    def smoothed(self, interval: tuple[float, float]) -> np.ndarray:
+        """Numbers drawn from the interval, of which uncertain cells are given theirs (Pham et al. 2019, eq. 5)."""
+        low, high = interval
+        if self.how.lsr_draw == "mean":
+            return np.full(self.raw.shape, (low + high) / 2, np.float32)
+        if (len(self.keys), len(self.labels)) != self.raw.shape:
+            raise ValueError(f"{len(self.keys)} keys and {len(self.labels)} labels for raw labels of shape "
+                             f"{self.raw.shape}")
+        rows = np.flatnonzero((self.raw == -1).any(axis=1)).tolist()
+        result = np.zeros(self.raw.shape)
+        # Stream 0 is the fixed draw; epoch 0 of the other rule is a draw of its own.
+        stream = 0 if self.how.lsr_draw == "fixed" else self.epoch + 1
+        drawn = uniform_draws([self.keys[row] for row in rows], self.labels, self.how.seed, stream)
+        result[rows] = low + (high - low) * drawn
+        return result
+
+
+def u_ignore(cells: Cells) -> np.ndarray:
+    """An uncertain cell does not count (Irvin et al. 2019, section 3; deviations M9)."""
+    return cells.filled(np.nan)
+
+
+def u_zeros(cells: Cells) -> np.ndarray:
+    """An uncertain cell is negative (Irvin et al. 2019, section 3); +lsr: a number of U(0, 0.3)."""
+    return cells.filled(cells.smoothed(cells.how.lsr_zeros) if cells.how.parsed.lsr else 0.0)
+
+
+def u_ones(cells: Cells) -> np.ndarray:
+    """An uncertain cell is positive (Irvin et al. 2019, section 3); +lsr: a number of U(0.55, 0.85)."""
+    return cells.filled(cells.smoothed(cells.how.lsr_ones) if cells.how.parsed.lsr else 1.0)
+
+
+def u_mean(cells: Cells) -> np.ndarray:
+    """An uncertain cell is the label's `uncertain_mean` over the films at hand (Irvin et al. 2019, Table 2)."""
+    return cells.filled(uncertain_mean(cells.raw))
+
+
+def u_selftrained(cells: Cells) -> np.ndarray:
+    """An uncertain cell is a finished model's probability (Irvin et al. 2019, section 3).
+
+    Raises:
+        ValueError: `selftrained` is not given for these films.
+        InputError: a value is no probability.
+    """
+    given = cells.selftrained
+    if given is None or np.shape(given) != cells.raw.shape:
+        raise ValueError(f"selftrained must be given with shape {cells.raw.shape}; received "
+                         f"{None if given is None else np.shape(given)}")
+    values = np.asarray(given, np.float32)
+    if ((values < 0) | (values > 1)).any():
+        raise InputError("selftrained: a value is outside [0, 1]; expected probabilities")
+    return cells.filled(values)
+
+
+def u_multiclass(cells: Cells) -> np.ndarray:
+    """An uncertain cell is a class of its own: one-hot over CLASSES, (films, labels, 3) (Irvin et al. 2019)."""
+    codes = cells.filled(-1.0)
+    hot = (codes[..., None] == np.array([0, 1, -1], np.float32)).astype(np.float32)
+    return np.where(np.isnan(codes)[..., None], np.float32(np.nan), hot)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A row of POLICIES.
+
+    Attributes:
+        targets: the whole policy: cells -> float32 (films, labels) in [0, 1], or (films, labels, 3) for three classes;
+            NaN where a cell does not count.
+        uncertain: the hard value of an uncertain cell, 1, 0 or NaN (none): as a parent it is present where it is 1.
+        smoothing: whether +lsr may follow the name.
+        three_class: whether the targets are one-hot over CLASSES.
+        predictions: whether a finished run's predictions of the training films are needed.
+    """
+
+    targets: Callable[[Cells], np.ndarray]
+    uncertain: float = np.nan
+    smoothing: bool = False
+    three_class: bool = False
+    predictions: bool = False
+
+
+POLICIES: dict[str, Rule] = {
+    "u-ignore": Rule(u_ignore),
+    "u-zeros": Rule(u_zeros, uncertain=0.0, smoothing=True),
+    "u-ones": Rule(u_ones, uncertain=1.0, smoothing=True),
+    "u-mean": Rule(u_mean),
+    "u-selftrained": Rule(u_selftrained, predictions=True),
+    "u-multiclass": Rule(u_multiclass, three_class=True),
 }
-_SMOOTHED = {"u-ones", "u-zeros"}
-POLICY_NAMES = tuple(
-    Policy(base, ct, lsr).name for base in POLICIES for lsr in (False, True) for ct in (False, True)
-    if not lsr or base in _SMOOTHED
-)
-# The ten rows of Pham et al. 2019, Table 1, in its order.
-TABLE_1 = ("u-ignore", "u-ignore+ct", "u-zeros", "u-zeros+ct", "u-zeros+lsr", "u-zeros+ct+lsr",
-           "u-ones", "u-ones+ct", "u-ones+lsr", "u-ones+ct+lsr")
 
 
-def hard_targets(raw: np.ndarray, policy: "Policy | str", *, blank: str = "negative") -> np.ndarray:
+def policy_names() -> tuple[str, ...]:
+    """All policies: the rows of POLICIES with +ct and, where the row says so, +lsr."""
+    return tuple(Policy(base, ct, lsr).name for base, rule in POLICIES.items()
+                 for lsr in ((False, True) if rule.smoothing else (False,)) for ct in (False, True))
+
+
+def hard_targets(raw: np.ndarray, policy: Policy | str, *, blank: str = "negative") -> np.ndarray:
     """The policy's value before smoothing; conditional training takes a parent for present where it is 1.
 
     Args:
         raw: (films, labels), 1, 0, -1 or NaN (blank).
-        policy: one of POLICY_NAMES.
-        blank: "negative": a blank cell is 0 under every policy, as Stanford's own loader has it (deviations D2);
-            "ignore": a blank cell does not count.
+        policy: one of `policy_names()`.
+        blank: see `Labelling`.
 
     Returns:
         float32 (films, labels): 1, 0, or NaN where the cell has no hard value.
@@ -127,19 +252,12 @@ def hard_targets(raw: np.ndarray, policy: "Policy | str", *, blank: str = "negat
         InputError: unknown policy or blank rule.
         ValueError: raw holds another number.
     """
-    one_of("blank", blank, BLANKS)
-    raw = _checked(raw)
-    base = (Policy.parse(policy) if isinstance(policy, str) else policy).base
-    hard = POLICIES[base](raw)
-    if blank == "negative":
-        hard = np.where(np.isnan(raw), np.float32(0), hard)
-    return hard.astype(np.float32)
+    how = Labelling(policy, blank=blank)
+    return Cells(_checked(raw), (), (), how).filled(how.parsed.rule.uncertain)
 
 
-def targets(raw: np.ndarray, keys: Sequence[str], labels: Sequence[str], policy: "Policy | str", seed: int = 0, *,
-            blank: str = "negative", lsr_draw: str = "fixed", epoch: int = 0,
-            lsr_ones: tuple[float, float] = LSR_ONES, lsr_zeros: tuple[float, float] = LSR_ZEROS,
-            selftrained: np.ndarray | None = None, mean: np.ndarray | None = None) -> np.ndarray:
+def targets(raw: np.ndarray, keys: Sequence[str], labels: Sequence[str], how: Labelling | str, *, epoch: int = 0,
+            selftrained: np.ndarray | None = None) -> np.ndarray:
     """Turn raw codes into training targets.
 
     A smoothed cell depends on (seed, key, label) alone, so it moves neither with the order of rows nor with the subset.
@@ -148,24 +266,17 @@ def targets(raw: np.ndarray, keys: Sequence[str], labels: Sequence[str], policy:
         raw: (films, labels), 1, 0, -1 or NaN (blank).
         keys: the films' keys (see `key`), only used by +lsr.
         labels: names of the columns of `raw`, only used by +lsr.
-        policy: one of POLICY_NAMES.
-        seed: of the smoothed cells.
-        blank: see `hard_targets`.
-        lsr_draw: "fixed": one draw per cell; "epoch": a fresh one per epoch; "mean": the interval's middle
-            (deviations L3).
+        how: a Labelling, or the name of a policy with all else as in a Labelling's defaults.
         epoch: from 0, for lsr_draw="epoch".
-        lsr_ones: ends of the interval for uncertain cells under u-ones+lsr.
-        lsr_zeros: the same under u-zeros+lsr.
         selftrained: (films, labels) in [0, 1], a finished model's probabilities for these rows; u-selftrained only.
-        mean: (labels,), `uncertain_mean` of the training rows; u-mean only.
 
     Returns:
-        float32 (films, labels) in [0, 1], NaN = does not count; under u-multiclass (films, labels, 3), see
-        `multiclass_targets`.
+        float32 (films, labels) in [0, 1], NaN = does not count; under u-multiclass (films, labels, 3), one-hot over
+        CLASSES, NaN in all three where the cell does not count.
 
     Raises:
-        InputError: unknown policy or option, or an interval that is not inside [0, 1].
-        ValueError: raw holds another number, or `selftrained` or `mean` is needed and not given.
+        InputError: unknown policy or option.
+        ValueError: raw holds another number, or `selftrained` is needed and not given.
 
     One film with a present, an uncertain, an absent and a blank label:
 
@@ -174,26 +285,13 @@ def targets(raw: np.ndarray, keys: Sequence[str], labels: Sequence[str], policy:
     array([[ 1., nan,  0.,  0.]], dtype=float32)
     >>> targets(raw, ["film"], "abcd", "u-ones")
     array([[1., 1., 0., 0.]], dtype=float32)
-    >>> targets(raw, ["film"], "abcd", "u-ones+lsr", lsr_draw="mean").round(2)
+    >>> targets(raw, ["film"], "abcd", Labelling("u-ones+lsr", lsr_draw="mean")).round(2)
     array([[1. , 0.7, 0. , 0. ]], dtype=float32)
 
     Source: Irvin et al. 2019, section 3; Pham et al. 2019, section 3.3, eq. 5.
     """
-    policy = Policy.parse(policy) if isinstance(policy, str) else policy
-    if policy.base == "u-multiclass":
-        return multiclass_targets(raw, blank=blank)
-    result = hard_targets(raw, policy, blank=blank)
-    uncertain = np.asarray(raw) == -1
-    if policy.lsr:
-        low, high = lsr_ones if policy.base == "u-ones" else lsr_zeros
-        smooth = _smooth(uncertain, keys, labels, (low, high), seed, lsr_draw, epoch)
-    elif policy.base == "u-mean":
-        smooth = np.broadcast_to(_given(mean, "mean", (result.shape[1],)), result.shape)
-    elif policy.base == "u-selftrained":
-        smooth = _given(selftrained, "selftrained", result.shape)
-    else:
-        return result
-    return np.where(uncertain, smooth, result).astype(np.float32)
+    how = Labelling(how) if isinstance(how, str) else how
+    return how.parsed.rule.targets(Cells(_checked(raw), keys, labels, how, epoch, selftrained))
 
 
 def uncertain_mean(raw: np.ndarray) -> np.ndarray:
@@ -205,33 +303,33 @@ def uncertain_mean(raw: np.ndarray) -> np.ndarray:
     Returns:
         float32 (labels,), NaN (such cells do not count) where a label is nowhere explicitly positive or negative.
 
-    Source: Irvin et al. 2019, Table 2 as their code has it.
+    Source: Irvin et al. 2019, Table 2, as their code has it.
     """
     raw = _checked(raw)
     positives, negatives = (raw == 1).sum(axis=0), (raw == 0).sum(axis=0)
     known = positives + negatives
-    return np.where(known > 0, positives / np.maximum(known, 1), np.nan).astype(np.float32)
-
-
-def multiclass_targets(raw: np.ndarray, *, blank: str = "negative") -> np.ndarray:
-    """One-hot targets over CLASSES: float32 (films, labels, 3), NaN in all three where the cell does not count.
-
-    Args:
-        raw: (films, labels), 1, 0, -1 or NaN (blank).
-        blank: see `hard_targets`.
-
-    Source: Irvin et al. 2019, U-MultiClass.
-    """
-    one_of("blank", blank, BLANKS)
-    raw = _checked(raw)
-    known = np.nan_to_num(raw, nan=0.0) if blank == "negative" else raw
-    hot = (known[..., None] == np.array([0, 1, -1], np.float32)).astype(np.float32)
-    return np.where(np.isnan(known)[..., None], np.float32(np.nan), hot)
+    return np.asarray(np.where(known > 0, positives / np.maximum(known, 1), np.nan), np.float32)
 
 
 def class_counts(raw: np.ndarray, *, blank: str = "negative") -> np.ndarray:
     """Films per class: int (labels, 3) in the order of CLASSES; see `hard_targets` for `raw` and `blank`."""
-    return np.nansum(multiclass_targets(raw, blank=blank), axis=0, dtype=np.float64).astype(np.int64)
+    hot = targets(raw, (), (), Labelling("u-multiclass", blank=blank))
+    return np.asarray(np.nansum(hot, axis=0, dtype=np.float64), np.int64)
+
+
+def positive_of_three(three: Any) -> Any:
+    """p(positive) of negative, positive, uncertain, the uncertain class left out: p1 / (p0 + p1).
+
+    Args:
+        three: (..., 3) probabilities in the order of CLASSES; a NumPy array, or a tensor of any backend.
+
+    Returns:
+        (...,), of the same kind; 0.5 where the uncertain class has taken all (p0 = p1 = 0).
+
+    Source: CheXpertNet (Wei and Jethani), evaluation; Irvin et al. 2019, U-MultiClass.
+    """
+    negative, positive = three[..., 0], three[..., 1]
+    return (positive + _TINY) / (negative + positive + 2 * _TINY)
 
 
 def class_weights(counts: np.ndarray) -> np.ndarray:
@@ -261,11 +359,11 @@ def balance_weights(target: np.ndarray) -> np.ndarray:
 
     Source: Rajpurkar et al. 2017 (CheXNet), section 2.1.
     """
-    positive = np.nansum(target, axis=0, dtype=np.float64)
-    negative = np.nansum(1.0 - np.asarray(target), axis=0, dtype=np.float64)
+    positive = np.asarray(np.nansum(target, axis=0, dtype=np.float64))
+    negative = np.asarray(np.nansum(1.0 - np.asarray(target), axis=0, dtype=np.float64))
     total = (positive + negative)[:, None]
     both = np.stack([negative, positive], axis=1)
-    return np.divide(both, total, out=np.full(both.shape, 0.5), where=total > 0).astype(np.float32)
+    return np.asarray(np.divide(both, total, out=np.full(both.shape, 0.5), where=total > 0), np.float32)
 
 
 def uniform_draws(keys: Iterable[str], labels: Sequence[str], seed: int, stream: int = 0) -> np.ndarray:
@@ -293,34 +391,6 @@ def _mix(value: np.ndarray, salt: np.ndarray) -> np.ndarray:
         value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         value = value ^ (value >> np.uint64(31))
     return value
-
-
-def _smooth(uncertain: np.ndarray, keys: Sequence[str], labels: Sequence[str], interval: tuple[float, float],
-            seed: int, draw: str, epoch: int) -> np.ndarray:
-    one_of("lsr_draw", draw, LSR_DRAWS)
-    low, high = interval
-    if not 0.0 <= low <= high <= 1.0:
-        raise InputError(f"label smoothing interval is ({low}, {high}); expected 0 <= low <= high <= 1")
-    if draw == "mean":
-        return np.full(uncertain.shape, (low + high) / 2, np.float32)
-    if (len(keys), len(labels)) != uncertain.shape:
-        raise ValueError(f"{len(keys)} keys and {len(labels)} labels for raw labels of shape {uncertain.shape}")
-    rows = np.flatnonzero(uncertain.any(axis=1))
-    result = np.zeros(uncertain.shape)
-    # Stream 0 is the fixed draw; epoch 0 of the other rule is a draw of its own.
-    drawn = uniform_draws([keys[row] for row in rows], labels, seed, 0 if draw == "fixed" else epoch + 1)
-    result[rows] = low + (high - low) * drawn
-    return result
-
-
-def _given(values: np.ndarray | None, name: str, shape: tuple[int, ...]) -> np.ndarray:
-    if values is None or np.shape(values) != shape:
-        raise ValueError(f"{name} must be given with shape {shape}; received "
-                         f"{None if values is None else np.shape(values)}")
-    values = np.asarray(values, np.float32)
-    if ((values < 0) | (values > 1)).any():
-        raise InputError(f"{name}: a value is outside [0, 1]; expected probabilities")
-    return values
 
 
 def _checked(raw: np.ndarray) -> np.ndarray:

@@ -50,8 +50,7 @@ def parser() -> argparse.ArgumentParser:
         "what they name")
     add("--recipe", help=f"{', '.join(recipes.RECIPES)} (default: pham2019 with --data, phantom without)")
     add("--arch", help=f"backbone: {', '.join(recipes.ARCHITECTURES)}")
-    add("--policy", help="u-ignore, u-zeros, u-ones, u-mean or u-selftrained, with +ct (conditional training) and +lsr "
-        "(label smoothing)")
+    add("--policy", help=f"{', '.join(labels.POLICIES)}; with +ct (conditional training) and +lsr (label smoothing)")
     add("--weights", help="imagenet, none, or a file of weights")
     add("--epochs", type=int, help="epochs of every stage")
     add("--batch-size", type=int, help="films in a batch, every stage")
@@ -318,11 +317,11 @@ def positives_seen(recipe: recipes.Recipe, tree: hierarchy.Tree, train) -> dict[
 
 
 def _selftrained(args, recipe, train):
-    if not recipe.policy.startswith("u-selftrained"):
+    if not recipe.labelling.parsed.rule.predictions:
         return None
     if not args.selftrained:
-        raise InputError("--policy u-selftrained needs --selftrained CSV, a finished run's predictions of the training "
-                         "films (python -m chexpert_hier.predict .../train.csv --model RUN --out CSV)")
+        raise InputError(f"--policy {recipe.policy} needs --selftrained CSV, a finished run's predictions of the "
+                         "training films (python -m chexpert_hier.predict .../train.csv --model RUN --out CSV)")
     return reading.read_predictions(args.selftrained, train.keys, train.labels)
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from chexpert_hier import hierarchy
+from chexpert_hier import hierarchy, recipes
 from chexpert_hier.errors import InputError
 from chexpert_hier.hierarchy import CHEXPERT_TREE, HBCE_TREE, READINGS, TREES, Tree, flat, stage_one
 from chexpert_hier.labels import CHEXPERT_LABELS, hard_targets
@@ -199,6 +199,16 @@ def test_masks_against_loops_over_films_and_labels(hard, reading):
             assert cells[film, label] == (opens and counts)
 
 
+def test_a_new_reading_is_one_function_and_one_row(monkeypatch):
+    def children(hard, tree):
+        return hierarchy.StageOne((hard[:, tree.children] == 1).any(axis=1), np.ones(hard.shape, bool))
+
+    monkeypatch.setattr(hierarchy, "READINGS", {**READINGS, "children": children})
+    rows, cells = stage_one(HARD, CHAIN, "children")
+    assert rows.tolist() == cells[:, 0].tolist() == [True, True, True, True, True, True, False]
+    assert recipes.change(recipes.PHAM2019, "ct_rows=children").ct_rows == "children"
+
+
 def test_unknown_reading_and_wrong_shapes():
     with pytest.raises(InputError, match="expected one of: leaves, union, all-parents, any-parent, chen"):
         stage_one(HARD, CHAIN, "every")
@@ -345,10 +355,14 @@ def test_hbce_outputs_by_hand():
 
 
 def test_edge_penalties_by_hand():
-    target = np.array([[0, 1], [0, 0], [0, 0], [1, 1], [NAN, 1]])
+    target = np.array([[0, 1], [0, 0], [0, 0], [1, 1], [NAN, 1], [0, NAN]])  # NaN on either side: does not count
     penalty = hierarchy.edge_penalties(target, Tree(("A", "B"), {"B": ("A",)}))
     np.testing.assert_allclose(penalty, [1 - 1 / 3], atol=1e-6)  # the child occurs in 1 of 3 films without the parent
     np.testing.assert_allclose(hierarchy.edge_penalties(target, CHAIN.subset(("A", "B")), scale=3), [2], atol=1e-5)
+    always = np.ones((4, 2))  # a parent that is never absent
+    np.testing.assert_allclose(hierarchy.edge_penalties(always, CHAIN.subset(("A", "B"))), [0.5])
+    one = hierarchy.edge_penalties(np.array([[0, 1]]), CHAIN.subset(("A", "B")), epsilon=1.0)
+    np.testing.assert_allclose(one, [1 - 2 / 3])
 
 
 def test_penalties_of_groups_built_by_or_are_one():

@@ -6,10 +6,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from chexpert_hier import labels
+from chexpert_hier import labels, recipes
 from chexpert_hier.datasets.bridge import translate
 from chexpert_hier.errors import InputError
-from chexpert_hier.labels import CHESTXRAY14_LABELS, CHEXPERT_LABELS, POLICY_NAMES, Policy, hard_targets, targets
+from chexpert_hier.labels import (
+    CHESTXRAY14_LABELS,
+    CHEXPERT_LABELS,
+    Labelling,
+    Policy,
+    hard_targets,
+    policy_names,
+    targets,
+)
 
 NAN = np.nan
 RAW = np.array([[1, 0, -1, NAN], [-1, -1, 1, 0]], np.float32)
@@ -31,9 +39,9 @@ def test_policies_by_hand(policy):
 
 
 def test_blank_ignore_takes_the_blank_cells_out_under_every_policy():
-    for policy in POLICY_NAMES:
-        extra = {"mean": np.full(4, .5), "selftrained": np.full((2, 4), .5)}
-        blank = np.isnan(targets(RAW, KEYS, NAMES, policy, blank="ignore", **extra))
+    for policy in policy_names():
+        extra = {"selftrained": np.full((2, 4), .5)}
+        blank = np.isnan(targets(RAW, KEYS, NAMES, Labelling(policy, blank="ignore"), **extra))
         assert blank[0, 3].all(), policy
         assert not np.isnan(targets(RAW, KEYS, NAMES, policy, **extra))[0, 3].any(), policy
 
@@ -41,7 +49,7 @@ def test_blank_ignore_takes_the_blank_cells_out_under_every_policy():
 @pytest.mark.parametrize("policy, low, high", [("u-ones+lsr", .55, .85), ("u-zeros+lsr", 0, .3)])
 def test_smoothing_moves_uncertain_cells_only_and_into_the_papers_interval(policy, low, high):
     raw = np.full((4000, 1), -1, np.float32)
-    drawn = targets(raw, [str(row) for row in range(4000)], ["Edema"], policy, seed=3)
+    drawn = targets(raw, [str(row) for row in range(4000)], ["Edema"], Labelling(policy, seed=3))
     assert low <= drawn.min() < low + .01 and high - .01 < drawn.max() <= high
     assert abs(drawn.mean() - (low + high) / 2) < 5 * (high - low) / np.sqrt(12 * 4000)
     smooth, certain = targets(RAW, KEYS, NAMES, policy), RAW != -1
@@ -53,16 +61,17 @@ def test_smoothing_moves_uncertain_cells_only_and_into_the_papers_interval(polic
 def test_a_draw_depends_on_seed_key_and_label_alone():
     raw = np.full((50, 4), -1, np.float32)
     keys = [f"train/patient{row:05d}/study1/view1_frontal.jpg" for row in range(50)]
-    drawn = targets(raw, keys, NAMES, "u-ones+lsr", seed=1)
+    drawn = targets(raw, keys, NAMES, Labelling("u-ones+lsr", seed=1))
     order = np.random.default_rng(0).permutation(50)
-    np.testing.assert_array_equal(targets(raw, [keys[row] for row in order], NAMES, "u-ones+lsr", 1), drawn[order])
-    np.testing.assert_array_equal(targets(raw[:7, 1:3], keys[:7], NAMES[1:3], "u-ones+lsr", 1), drawn[:7, 1:3])
+    how = Labelling("u-ones+lsr", seed=1)
+    np.testing.assert_array_equal(targets(raw, [keys[row] for row in order], NAMES, how), drawn[order])
+    np.testing.assert_array_equal(targets(raw[:7, 1:3], keys[:7], NAMES[1:3], how), drawn[:7, 1:3])
     alone = np.where(np.eye(50, 4) == 1, -1, 0).astype(np.float32)  # other cells certain: the draw stays
-    np.testing.assert_array_equal(targets(alone, keys, NAMES, "u-ones+lsr", 1)[np.eye(50, 4) == 1],
+    np.testing.assert_array_equal(targets(alone, keys, NAMES, Labelling("u-ones+lsr", 1))[np.eye(50, 4) == 1],
                                   drawn[np.eye(50, 4) == 1])
     assert len(np.unique(drawn)) == drawn.size
-    assert (targets(raw, keys, NAMES, "u-ones+lsr", seed=2) != drawn).all()
-    assert (targets(raw, keys[::-1], NAMES, "u-ones+lsr", seed=1) != drawn).all()
+    assert (targets(raw, keys, NAMES, Labelling("u-ones+lsr", seed=2)) != drawn).all()
+    assert (targets(raw, keys[::-1], NAMES, Labelling("u-ones+lsr", seed=1)) != drawn).all()
 
 
 def test_draws_are_the_same_on_every_platform():
@@ -97,24 +106,23 @@ def test_draws_are_uniform_and_unrelated_between_labels_rows_seeds_and_epochs():
 
 def test_epoch_and_mean_draws():
     raw = np.full((2, 4), -1, np.float32)
-    fixed, zero, one, again = (targets(raw, KEYS, NAMES, "u-ones+lsr", 5, lsr_draw=draw, epoch=epoch) for draw, epoch in
-                               (("fixed", 1), ("epoch", 0), ("epoch", 1), ("epoch", 1)))
+    fixed, zero, one, again = (
+        targets(raw, KEYS, NAMES, Labelling("u-ones+lsr", 5, lsr_draw=draw), epoch=epoch)
+        for draw, epoch in (("fixed", 1), ("epoch", 0), ("epoch", 1), ("epoch", 1)))
     np.testing.assert_array_equal(one, again)
-    np.testing.assert_array_equal(fixed, targets(raw, KEYS, NAMES, "u-ones+lsr", 5))
+    np.testing.assert_array_equal(fixed, targets(raw, KEYS, NAMES, Labelling("u-ones+lsr", 5)))
     assert (zero != one).all() and (fixed != zero).all()
-    np.testing.assert_allclose(targets(raw, KEYS, NAMES, "u-ones+lsr", 5, lsr_draw="mean"), .70, rtol=1e-6)
-    np.testing.assert_allclose(targets(raw, KEYS, NAMES, "u-zeros+lsr", 5, lsr_draw="mean"), .15, rtol=1e-6)
+    np.testing.assert_allclose(targets(raw, KEYS, NAMES, Labelling("u-ones+lsr", 5, lsr_draw="mean")), .70, rtol=1e-6)
+    np.testing.assert_allclose(targets(raw, KEYS, NAMES, Labelling("u-zeros+lsr", 5, lsr_draw="mean")), .15, rtol=1e-6)
 
 
 def test_u_mean_is_positives_over_known():
     raw = np.array([[1, -1, 0], [1, -1, NAN], [0, NAN, NAN], [-1, -1, -1]], np.float32)
     mean = labels.uncertain_mean(raw)
     np.testing.assert_allclose(mean, [2 / 3, NAN, 0])
-    result = targets(raw, "abcd", ("A", "B", "C"), "u-mean", mean=mean)
+    result = targets(raw, "abcd", ("A", "B", "C"), "u-mean")
     np.testing.assert_allclose(result[:, 0], [1, 1, 0, 2 / 3])
     np.testing.assert_array_equal(result[:, 1], [NAN, NAN, 0, NAN])
-    with pytest.raises(ValueError, match="mean must be given"):
-        targets(raw, "abcd", ("A", "B", "C"), "u-mean")
 
 
 def test_u_selftrained_takes_the_finished_models_probability_for_uncertain_cells_only():
@@ -131,7 +139,7 @@ def test_multiclass_targets_are_one_hot():
     hot = targets(RAW, KEYS, NAMES, "u-multiclass")
     assert hot.shape == (2, 4, 3) and hot.dtype == np.float32
     np.testing.assert_array_equal(hot[0], [[0, 1, 0], [1, 0, 0], [0, 0, 1], [1, 0, 0]])
-    np.testing.assert_array_equal(targets(RAW, KEYS, NAMES, "u-multiclass", blank="ignore")[0, 3], [NAN] * 3)
+    np.testing.assert_array_equal(targets(RAW, KEYS, NAMES, Labelling("u-multiclass", blank="ignore"))[0, 3], [NAN] * 3)
 
 
 def test_class_weights_of_chexperts_published_counts():
@@ -164,8 +172,8 @@ def test_an_unknown_policy_lists_the_valid_ones(text):
 
 
 def test_the_ten_rows_of_table_1_are_policies():
-    assert len(labels.TABLE_1) == 10 and set(labels.TABLE_1) <= set(POLICY_NAMES)
-    assert [Policy.parse(name).name for name in POLICY_NAMES] == list(POLICY_NAMES)
+    assert len(recipes.PHAM2019_TABLE_1) == 10 and set(recipes.PHAM2019_TABLE_1) <= set(policy_names())
+    assert [Policy.parse(name).name for name in policy_names()] == list(policy_names())
 
 
 @pytest.mark.parametrize("wrong", [2, -2, .5, np.inf])
@@ -177,16 +185,17 @@ def test_other_numbers_are_refused(wrong):
 def test_wrong_options_are_refused():
     for options in ({"blank": "zero"}, {"lsr_draw": "once"}, {"lsr_ones": (.9, .5)}, {"lsr_ones": (.5, 1.5)}):
         with pytest.raises(InputError):
-            targets(RAW, KEYS, NAMES, "u-ones+lsr", **options)
+            Labelling("u-ones+lsr", **options)
 
 
-@settings(max_examples=60, deadline=None)
-@given(raw=RAW_TABLES, name=st.sampled_from(POLICY_NAMES), seed=st.integers(-5, 2**70), epoch=st.integers(0, 9),
+@pytest.mark.parametrize("name", policy_names())
+@settings(max_examples=15, deadline=None)
+@given(raw=RAW_TABLES, seed=st.integers(-5, 2**70), epoch=st.integers(0, 9),
        draw=st.sampled_from(labels.LSR_DRAWS), blank=st.sampled_from(labels.BLANKS))
 def test_targets_stay_in_range_and_keep_certain_cells(raw, name, seed, epoch, draw, blank):
     keys = [f"key {row}" for row in range(len(raw))]
-    extra = {"mean": np.full(4, .4), "selftrained": np.full(raw.shape, .6)}
-    result = targets(raw, keys, NAMES, name, seed, blank=blank, lsr_draw=draw, epoch=epoch, **extra)
+    result = targets(raw, keys, NAMES, Labelling(name, seed, blank, draw), epoch=epoch,
+                     selftrained=np.full(raw.shape, .6))
     assert result.dtype == np.float32 and result.shape == raw.shape + (3,) * name.startswith("u-multiclass")
     assert ((result >= 0) & (result <= 1) | np.isnan(result)).all()
     if not name.startswith("u-multiclass"):
@@ -196,6 +205,25 @@ def test_targets_stay_in_range_and_keep_certain_cells(raw, name, seed, epoch, dr
         hard = hard_targets(raw, name, blank=blank)
         assert (((hard == 0) | (hard == 1)) | np.isnan(hard)).all()
         np.testing.assert_array_equal(hard[known], raw[known])
+
+
+def test_a_new_policy_is_one_function_and_one_row(monkeypatch):
+    def u_half(cells):
+        return cells.filled(cells.smoothed((.5, .5)) if cells.how.parsed.lsr else .5)
+
+    monkeypatch.setattr(labels, "POLICIES", {**labels.POLICIES, "u-half": labels.Rule(u_half, 1.0, smoothing=True)})
+    assert policy_names()[-4:] == ("u-half", "u-half+ct", "u-half+lsr", "u-half+ct+lsr")
+    for name in ("u-half", "u-half+ct+lsr"):
+        np.testing.assert_array_equal(targets(RAW, KEYS, NAMES, name), [[1, 0, .5, 0], [.5, .5, 1, 0]])
+    np.testing.assert_array_equal(hard_targets(RAW, "U-Half+ct"), BY_HAND["u-ones"])
+    assert recipes.change(recipes.PHAM2019, "policy=u-half+ct").conditional
+
+
+def test_p_positive_of_three_classes_leaves_the_uncertain_one_out():
+    three = np.array([[.2, .6, .2], [0, 0, 1], [.5, 0, .5], [1e-12, 3e-12, 1]], np.float32)
+    result = labels.positive_of_three(three)
+    assert result.dtype == np.float32
+    np.testing.assert_allclose(result, [.75, .5, 0, .75], rtol=1e-6, atol=1e-20)
 
 
 def test_key_is_the_part_after_the_first_slash():

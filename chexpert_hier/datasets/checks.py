@@ -199,9 +199,8 @@ def counts(dataset: Dataset, tree: Tree, *, blank: str = "negative", closure: bo
         if views == "all" and frontal.all():
             continue
         raw = close_upward(part.raw, tree) if closure else part.raw
-        mean = labels.uncertain_mean(raw)
         for policy in COUNTED_POLICIES:
-            target = labels.targets(raw, part.keys, part.labels, policy, seed, blank=blank, mean=mean)
+            target = labels.targets(raw, part.keys, part.labels, labels.Labelling(policy, seed, blank))
             hard = labels.hard_targets(raw, policy, blank=blank)
             for reading in ("flat", *READINGS):
                 rows, cells = stage_one(hard, tree, reading) if reading != "flat" else (

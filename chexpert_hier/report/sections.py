@@ -15,17 +15,6 @@ from ..evaluate.page import escaped, html_table, in_digits, with_interval
 from ..predict import uncertainty
 from .films import Example, as_source
 
-# AUROC on CheXpert's 202 frontal validation films, DenseNet-121: Atelectasis, Cardiomegaly, Consolidation, Edema,
-# Pleural Effusion, mean. Source: Pham et al. 2019, Table 1.
-PAPER_TABLE1 = {
-    "u-ignore": (0.768, 0.795, 0.915, 0.914, 0.925, 0.863), "u-ignore+ct": (0.780, 0.815, 0.922, 0.914, 0.928, 0.872),
-    "u-zeros": (0.745, 0.813, 0.882, 0.921, 0.930, 0.858), "u-zeros+ct": (0.782, 0.835, 0.922, 0.923, 0.921, 0.877),
-    "u-zeros+lsr": (0.781, 0.815, 0.920, 0.923, 0.918, 0.871),
-    "u-zeros+ct+lsr": (0.806, 0.833, 0.929, 0.933, 0.921, 0.884),
-    "u-ones": (0.800, 0.780, 0.882, 0.918, 0.920, 0.860), "u-ones+ct": (0.813, 0.816, 0.895, 0.923, 0.912, 0.872),
-    "u-ones+lsr": (0.818, 0.834, 0.874, 0.925, 0.921, 0.874),
-    "u-ones+ct+lsr": (0.825, 0.855, 0.937, 0.930, 0.923, 0.894),
-}
 # Where Pham et al. 2019 are silent or inconsistent: field, what the paper leaves open (section), as in
 # docs/deviations.md.
 OPEN = (
@@ -239,7 +228,7 @@ def _paper(run) -> str:
     """The five labels beside the row of the paper's Table 1 that has the run's policy."""
     name = labels.Policy.parse(run.recipe.policy).name
     table = run.result.table
-    published = PAPER_TABLE1.get(name) if _paper_recipe(run).name == "pham2019" else None
+    published = recipes.PHAM2019_TABLE_1.get(name) if _paper_recipe(run).name == "pham2019" else None
     if published is None or not set(labels.COMPETITION_LABELS) <= set(table["label"]):
         return ""
     found = table.set_index("label")
@@ -289,13 +278,11 @@ def _uncertain(run) -> str:
 
 def _uncertain_labels(run) -> str:
     """What the policy made of the training reports' "uncertain"."""
-    if run.dataset is None or run.recipe.policy.startswith(("u-selftrained", "u-multiclass")):
+    recipe = run.recipe
+    if run.dataset is None or recipe.three_class or recipe.labelling.parsed.rule.predictions:
         return ""
     train = run.dataset.split("train")
-    recipe = run.recipe
-    targets = labels.targets(train.raw, train.keys, train.labels, recipe.policy, recipe.seed, blank=recipe.blank,
-                             lsr_draw=recipe.lsr_draw, lsr_ones=recipe.lsr_ones, lsr_zeros=recipe.lsr_zeros,
-                             mean=labels.uncertain_mean(train.raw) if recipe.policy.startswith("u-mean") else None)
+    targets = labels.targets(train.raw, train.keys, train.labels, recipe.labelling)
     rows = []
     for k, label in enumerate(train.labels):
         open_cells = targets[train.raw[:, k] == -1, k]

@@ -79,17 +79,13 @@ def stage_targets(recipe: Recipe, tree: hierarchy.Tree, films: Films, stage: Sta
 
     Source: Pham et al. 2019, sections 3.2 and 3.3.
     """
-    policy = labels.Policy.parse(recipe.policy)
     raw = hierarchy.close_upward(films.raw, tree) if recipe.closure else films.raw
-    targets = labels.targets(
-        raw, films.keys, films.labels, policy, recipe.seed, blank=recipe.blank, lsr_draw=recipe.lsr_draw, epoch=epoch,
-        lsr_ones=recipe.lsr_ones, lsr_zeros=recipe.lsr_zeros, selftrained=selftrained,
-        mean=labels.uncertain_mean(raw) if policy.base == "u-mean" else None)
+    targets = labels.targets(raw, films.keys, films.labels, recipe.labelling, epoch=epoch, selftrained=selftrained)
     counts = ~np.isnan(targets).reshape(*raw.shape, -1).any(axis=2)  # u-multiclass has three numbers a cell
     opened = counts.any(axis=1)
     if recipe.drop_uncertain_rows:
         opened &= ~(raw == -1).any(axis=1)
-    hard = labels.hard_targets(raw, policy, blank=recipe.blank)
+    hard = labels.hard_targets(raw, recipe.policy, blank=recipe.blank)
     conditional, cells = hierarchy.stage_one(hard, tree, recipe.ct_rows)
     learned = cells.any(axis=0)  # (labels,), by stage 1
     if stage.rows != "conditional":
@@ -264,8 +260,8 @@ def _hard(recipe: Recipe, films: Films) -> np.ndarray:
     Returns float32 (n, labels), or (n, labels, 3) for three classes; NaN does not count.
     """
     if recipe.three_class:
-        return labels.multiclass_targets(films.raw, blank=recipe.blank)
-    return labels.hard_targets(films.raw, labels.Policy.parse("u-ignore"), blank=recipe.blank)
+        return labels.targets(films.raw, films.keys, films.labels, recipe.labelling)
+    return labels.hard_targets(films.raw, "u-ignore", blank=recipe.blank)
 
 
 def _validated(loss, outputs: np.ndarray, targets: np.ndarray, names: tuple[str, ...]) -> dict:

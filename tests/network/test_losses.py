@@ -241,12 +241,6 @@ def test_soft_penalty_pushes_child_down_and_parent_up(space):
     assert value(soft, truth, kept) == pytest.approx(value(plain, truth, kept), rel=1e-6)
 
 
-def test_data_driven_weights_by_hand():
-    targets = np.array([[0, 0], [0, 1], [0, 0], [0, 0], [1, 1], [np.nan, 1]])
-    assert losses.data_driven_weights(targets, [[0, 1]])[0] == pytest.approx(0.75, abs=1e-5)
-    assert losses.data_driven_weights(targets, [[0, 1]], scale=2.0)[0] == pytest.approx(1.5, abs=1e-5)
-
-
 def test_product_loss_agrees_with_the_chain_rule_of_the_trees():
     tree = hierarchy.CHEXPERT_TREE
     rng = np.random.default_rng(1)
@@ -267,7 +261,34 @@ def test_losses_are_built_by_name_from_targets_and_tree(name):
     loss = losses.build(name, targets=truth, tree=tree, from_logits=True)
     assert type(loss) is LOSSES[base] and np.isfinite(value(loss, truth, logits))
     if "data-driven" in name:
-        assert loss.weights == losses.data_driven_weights(truth, tree.edges).tolist()
+        assert loss.weights == hierarchy.edge_penalties(truth, tree).tolist()
+
+
+def test_a_new_loss_is_one_class_and_one_row(monkeypatch):
+    class Halved(losses.BCE):
+        options = ("quartered",)
+
+        @classmethod
+        def from_data(cls, targets, tree, options, from_logits=False):
+            made = cls(from_logits=from_logits)
+            made.factor = 0.25 if "quartered" in options else 0.5
+            return made
+
+        def cells(self, y_true, y_pred):
+            return self.factor * super().cells(y_true, y_pred)
+
+    monkeypatch.setitem(LOSSES, "halved", Halved)
+    truth, p = np.array([[1.0]], "float32"), np.array([[0.5]], "float32")
+    assert value(losses.build("halved", truth), truth, p) == pytest.approx(np.log(2) / 2, rel=1e-6)
+    assert value(losses.build("halved+quartered", truth), truth, p) == pytest.approx(np.log(2) / 4, rel=1e-6)
+    with pytest.raises(InputError, match="expected one of: quartered"):
+        losses.build("halved+log")
+
+
+def test_a_loss_that_counts_says_so_when_it_is_given_nothing_to_count():
+    for name in ("weighted_bce", "three_class", "product_bce", "hbce_soft", "hbce_literal+data-driven"):
+        with pytest.raises(ValueError, match="training targets or the tree"):
+            losses.build(name)
 
 
 def test_unknown_losses_and_options_are_told():

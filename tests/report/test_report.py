@@ -137,9 +137,9 @@ def test_changed_fields_are_named(tmp_path):
 
 
 def test_the_paper_s_table_holds_the_means_of_its_rows():
-    for row in sections.PAPER_TABLE1.values():
+    for row in recipes.PHAM2019_TABLE_1.values():
         assert np.mean(row[:5]) == pytest.approx(row[5], abs=6e-4)
-    assert all(labels.Policy.parse(name).name == name for name in sections.PAPER_TABLE1)
+    assert all(labels.Policy.parse(name).name == name for name in recipes.PHAM2019_TABLE_1)
 
 
 def test_an_unfinished_run_is_one_line(tmp_path):
