@@ -95,7 +95,7 @@ class Labelling:
         seed: of the smoothed cells.
         blank: "negative": a blank cell is 0 under every policy, as in Stanford's own loader (deviations D2);
             "ignore": a blank cell does not count.
-        lsr_draw: "fixed": one draw per cell; "epoch": a fresh one per epoch; "mean": the interval's middle (deviations L3).
+        lsr_draw: "fixed": one draw per cell; "epoch": a fresh one per epoch; "mean": its middle (deviations L3).
         lsr_ones: ends of the interval for uncertain cells under u-ones+lsr.
         lsr_zeros: the same under u-zeros+lsr.
 
