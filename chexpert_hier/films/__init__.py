@@ -5,6 +5,7 @@ from ..faces import lazily
 PUBLIC = {
     "decode": ("graph_decode", "read_film", "read_header"),
     "grey": ("FilmError",),
+    "plausible": ("FLAGS", "flag", "graph_flag"),
     "template": ("Cropper", "learn_template", "read_template", "write_template"),
     "normalisation": ("IMAGENET", "Normalisation", "graph_normalise", "normalise"),
     "augment": ("AUGMENTATIONS", "tta_views"),

@@ -1,57 +1,83 @@
-"""Films that are not what they seem: a cheap look that flags them and never changes an answer.
+"""Films that are not what they seem: what may be odd about one, as a number and in words. It never changes an answer.
 
-The match with the mean chest (`template.Cropper`) is known anyway; only where it is rather low, the negative and the
-turned film are matched too, to say why. Thresholds are measured on real films:
-experiments/plausibility.py and its results.
+The view is judged by a small detector (`detector`) that does not depend on the data a run was trained on; the same
+whole numbers come out in NumPy, in the SavedModel and in ONNX. Thresholds and rates, measured on films of hospitals
+that nothing was tuned on: experiments/plausibility.py and its results.
 """
+
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 
+from . import detector
 from .decode import read_header
-from .template import Cropper
+from .detector import CLASSES
 
-# Of 121 real films that the template was not learned from, 1 lies below; of their negatives and turned copies all lie
-# below (experiments/results/plausibility.md).
-LEAST_MATCH = 0.5
-# Below this the negative and the turned film are matched as well, and named where one is better by this margin: a film
-# both inverted and on its head matches with up to 0.61.
-SUSPECT, MARGIN = 0.65, 0.1
+
+class Flag(NamedTuple):
+    """One thing that may be odd: its bit in a film's code, and what is said."""
+
+    bit: int
+    words: str
+
+
+# A film's code is the sum of the bits of what is odd about it, 0 when nothing is; metadata.json repeats this table.
+FLAGS = {
+    "not frontal": Flag(1, "does not look like an upright frontal chest film: lateral, another body part, or no film?"),
+    "inverted": Flag(2, "its grey scale looks inverted (lungs bright)"),
+    "turn 90": Flag(4, "looks turned; 90 degrees clockwise would set it upright"),
+    "turn 180": Flag(8, "looks upside down; 180 degrees would set it upright"),
+    "turn 270": Flag(16, "looks turned; 270 degrees clockwise would set it upright"),
+    "colour": Flag(32, "a colour picture, not a film"),
+    "damaged": Flag(64, "the file is damaged, and parts of the picture may be wrong"),
+    "region": Flag(128, "its header names another region of the chest than the lungs"),
+}
+# A film is odd when its score as a frontal one is not above the best other by so much (64 to a natural logarithm).
+LEAST = -64
+# Advice ("inverted", "turn 90") is given when its score is above all others by so much; else only "not frontal".
+SURE = 64
 # Mean difference between a pixel's largest and smallest channel; grey films saved as colour have 0 to 1.
 MOST_COLOUR = 3.0
 
 
-def flag(grey: np.ndarray, cropper: Cropper, match: float, colour: float = 0.0) -> str:
-    """Say what is odd about a film, "" when nothing is.
+def words(code: int) -> str:
+    """What a film's code says, "" for 0."""
+    return "; ".join(flag.words for flag in FLAGS.values() if int(code) & flag.bit)
+
+
+def flag(grey: np.ndarray, colour: float = 0.0, frontal: bool = True) -> int:
+    """The code of what is odd about a film's picture, 0 when nothing is.
 
     Args:
         grey: uint8 (h, w).
-        cropper: how it was cropped; without a template (`mode` other than "template") only colour is judged.
-        match: the film's score from `cropper.crop`, NaN without a template.
         colour: of `colour`.
+        frontal: whether it should be a frontal film; the view of others is not judged.
     """
-    odd = []
-    if match < SUSPECT and (why := _why(cropper.rescale(grey), cropper, match)):
-        odd.append(why)
-    if colour > MOST_COLOUR:
-        odd.append("a colour picture, not a film")
-    return "; ".join(odd)
+    code = int(view_code(detector.scores(grey)[None])[0]) if frontal else 0
+    return code | (FLAGS["colour"].bit if colour > MOST_COLOUR else 0)
 
 
-def _why(film: np.ndarray, cropper: Cropper, match: float) -> str:
-    """Which version of the film would match better, if any; `film` uint8 (rescaled, rescaled)."""
-    words = f"does not look like a frontal chest film (match {match:.2f}, expected {LEAST_MATCH} or more): lateral, " \
-            "another body part, or a poor film?" if match < LEAST_MATCH else ""
-    best = max(LEAST_MATCH, match + MARGIN)
-    for quarters in range(4):
-        turned = np.ascontiguousarray(np.rot90(film, -quarters))
-        for inverted in (False, True):
-            score = cropper.find(255 - turned if inverted else turned)[2]
-            if score >= best and (quarters or inverted):
-                what = [*["its grey scale looks inverted (lungs bright)"] * inverted,
-                        *[f"looks turned; {90 * quarters} degrees clockwise would set it upright"] * bool(quarters)]
-                best, words = score, " and ".join(what)
-    return words
+# What is said when a class has the best score among the odd ones: bits in the order of CLASSES without "frontal".
+ADVICE = np.array([FLAGS.get(name, FLAGS["not frontal"]).bit for name in CLASSES[1:]], np.int32)
+
+
+def view_code(scores: np.ndarray) -> np.ndarray:
+    """The view's bit, 0 for an upright frontal film: int32 (n, classes) of the detector -> int32 (n,)."""
+    best = scores[:, 1:].argmax(1)  # the first of equals
+    top, second = np.sort(scores, axis=1)[:, [-1, -2]].T
+    advised = np.where(top - second >= SURE, ADVICE[best], FLAGS["not frontal"].bit)
+    return np.where(scores[:, 0] - scores[:, 1:].max(1) >= LEAST, 0, advised).astype(np.int32)
+
+
+def graph_flag(grey):
+    """`flag` of a picture's view in TensorFlow operations: uint8 tensor (h, w) -> int32 tensor ()."""
+    import tensorflow as tf
+
+    scores = detector.graph_scores(grey)  # (classes,)
+    top = tf.math.top_k(scores, 2).values
+    advised = tf.where(top[0] - top[1] >= SURE, tf.gather(ADVICE, tf.argmax(scores[1:])), FLAGS["not frontal"].bit)
+    return tf.where(scores[0] - tf.reduce_max(scores[1:]) >= LEAST, 0, advised)
 
 
 def colour(data: bytes) -> float:

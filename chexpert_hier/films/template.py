@@ -10,13 +10,10 @@ decide in exact integers, the rounding of a rescaled pixel as well as the best p
 
 import hashlib
 import os
-import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from math import gcd
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import cv2
@@ -24,16 +21,14 @@ import numpy as np
 
 from ..errors import InputError, one_of
 from ..files import written_whole
+from .rescaling import RESIZES, graph_rescale, half_to_even, in_numpy, rescale, scratch
 
 MODES = ("template", "centre", "none")
-RESIZES = ("auto", "bilinear", "area")
 
 # Places whose single-precision score comes this close to the best are scored again in integers.
 NEAR_BEST = 1e-4
 # Single precision is trusted while the film's energy is below this many times that of its flattest window.
 CONTRAST_RANGE = 300.0
-# Single precision stays within this of the exact rescaled value.
-NEAR_TIE = 2e-3
 
 
 class Crops(NamedTuple):
@@ -50,163 +45,6 @@ class Crops(NamedTuple):
     places: Any
     scores: Any
 
-
-# ---------------------------------------------------------------------------------------------------- rescaling
-
-def rescale(grey: np.ndarray, size: int = 256, resize: str = "auto") -> np.ndarray:
-    """Rescale a film to a square; its sides' ratio is not kept, which is the paper's text read literally.
-
-    Bilinear (pixel centres, edges repeated: cv2.INTER_LINEAR on float32), or the mean over each new pixel's area: for
-    "auto" where either side shrinks by more than two. The exact value is rounded to the nearest level, half to even;
-    where float32 comes near a tie, integers decide.
-
-    Args:
-        grey: uint8 (h, w).
-        size: side of the result in pixels.
-        resize: "auto", "bilinear" or "area".
-
-    Returns:
-        uint8 (size, size).
-
-    Source: Pham et al. 2019, section 4.2 (the interpolation is not stated; deviations P1).
-    """
-    height, width = grey.shape
-    if (height, width) == (size, size):
-        return grey
-    area = max(height, width) > 2 * size if resize == "auto" else resize == "area"
-    if area and min(height, width) < size:  # OpenCV's area form cannot enlarge
-        return _rescale_exactly(grey, size, True, _numpy()).astype(np.uint8)
-    method = cv2.INTER_AREA if area else cv2.INTER_LINEAR
-    pixels = _scratch("film", height * width, np.float32).reshape(height, width)
-    np.copyto(pixels, grey)
-    value = _scratch("rescaled", size * size, np.float32).reshape(size, size)
-    cv2.resize(pixels, (size, size), value, interpolation=method)
-    rounded = cv2.convertScaleAbs(value)  # to the nearest, half to even
-    if not _exact_in_float32(height, width, size, area):
-        _settle_ties(rounded, value, grey, area)
-    return rounded
-
-
-_held = threading.local()
-
-
-def _scratch(name: str, count: int, dtype) -> np.ndarray:
-    """This thread's own array (count,), kept between films: new memory costs more here than the arithmetic."""
-    held = vars(_held)
-    if name not in held or held[name].size < count:
-        held[name] = np.empty(count, dtype)
-    return held[name][:count]
-
-
-def _exact_in_float32(height: int, width: int, size: int, area: bool) -> bool:
-    """Whether every partial sum fits the 24 binary digits of float32, so that no rounding happens on the way."""
-    digits = 8  # a pixel's own
-    for length in (height, width):
-        denominator = length / gcd(length, size) if area else 2 * size // gcd(length - size, 2 * length, 2 * size)
-        if int(denominator) & (int(denominator) - 1):
-            return False
-        digits += int(denominator).bit_length() - 1
-    return digits <= 24
-
-
-def _settle_ties(rounded: np.ndarray, value: np.ndarray, grey: np.ndarray, area: bool) -> None:
-    """Decide, in integers, those pixels of `rounded` whose float32 `value` is nearly half way between two levels."""
-    rows, columns = np.nonzero(np.abs(value - np.floor(value) - 0.5) < NEAR_TIE)
-    weigh = _area_weights if area else _linear_weights
-    row_index, row_weight, row_total = weigh(rows, grey.shape[0], len(value))  # (k, taps), (k, taps), number
-    column_index, column_weight, column_total = weigh(columns, grey.shape[1], len(value))
-    pixels = grey[row_index[:, :, None], column_index[:, None, :]].astype(np.int64)  # (k, row taps, column taps)
-    total = np.einsum("kij,ki,kj->k", pixels, row_weight, column_weight)
-    rounded[rows, columns] = _half_to_even(total, row_total * column_total, _numpy())
-
-
-def _linear_weights(index: np.ndarray, length: int, size: int) -> tuple[np.ndarray, np.ndarray, int]:
-    """The two neighbours of each place along one side and their integer weights, which sum to 2 size."""
-    low, high, share = _neighbours(index, length, size, _numpy())
-    return np.stack([low, high], 1), np.stack([2 * size - share, share], 1), 2 * size
-
-
-def _area_weights(index: np.ndarray, length: int, size: int) -> tuple[np.ndarray, np.ndarray, int]:
-    """The pixels under each place along one side and their overlaps in 1/size pixel, which sum to `length`."""
-    pixel = (index * length // size)[:, None] + np.arange(length // size + 2)  # (k, taps)
-    start, stop = index[:, None] * length, (index[:, None] + 1) * length
-    overlap = np.minimum(stop, (pixel + 1) * size) - np.maximum(start, pixel * size)
-    return np.minimum(pixel, length - 1), np.maximum(overlap, 0), length
-
-
-# The functions below are written once for both forms; `ops` is `_numpy()` or `_tensorflow()`.
-
-def _numpy() -> SimpleNamespace:
-    return SimpleNamespace(take=np.take, cumsum=np.cumsum, minimum=np.minimum, maximum=np.maximum, arange=np.arange,
-                           integer=lambda x: np.asarray(x).astype(np.int64), where=np.where,
-                           zero_first=lambda x, axis: np.insert(x, 0, 0, axis))
-
-
-def _tensorflow() -> SimpleNamespace:
-    import tensorflow as tf
-
-    def zero_first(x, axis):
-        return tf.pad(x, [[int(k == axis), 0] for k in range(len(x.shape))])
-
-    return SimpleNamespace(take=lambda x, index, axis: tf.gather(x, index, axis=axis),
-                           cumsum=lambda x, axis: tf.cumsum(x, axis), minimum=tf.minimum, maximum=tf.maximum,
-                           arange=lambda n: tf.range(n, dtype=tf.int64), where=tf.where,
-                           integer=lambda x: tf.cast(x, tf.int64), zero_first=zero_first)
-
-
-def _rescale_exactly(grey, size: int, area: bool, ops: SimpleNamespace):
-    """The rescaled film in integers all the way: (h, w) -> int64 (size, size)."""
-    total, denominator = ops.integer(grey), 1
-    for axis in (0, 1):
-        length = ops.integer(grey.shape[axis] if isinstance(grey, np.ndarray) else _tensor_shape(grey)[axis])
-        along = _average_along if area else _interpolate_along
-        total, parts = along(total, axis, length, size, ops)
-        denominator = denominator * parts
-    return _half_to_even(total, denominator, ops)
-
-
-def _tensor_shape(tensor):
-    import tensorflow as tf
-
-    return tf.shape(tensor, out_type=tf.int64)
-
-
-def _interpolate_along(values, axis: int, length, size: int, ops: SimpleNamespace):
-    """2 size times the linear interpolation of `values` along `axis`, and that factor."""
-    low, high, share = _neighbours(ops.arange(size), length, size, ops)
-    share = share[:, None] if axis == 0 else share[None, :]
-    return ops.take(values, low, axis) * (2 * size - share) + ops.take(values, high, axis) * share, 2 * size
-
-
-def _average_along(values, axis: int, length, size: int, ops: SimpleNamespace):
-    """`length` times the mean of `values` over each of `size` equal parts of `axis`, and that factor."""
-    edge = ops.arange(size + 1) * length  # in 1/size pixel
-    whole, part = edge // size, edge % size
-    part = part[:, None] if axis == 0 else part[None, :]
-    below = ops.take(ops.zero_first(ops.cumsum(values, axis), axis), whole, axis)  # sum of the pixels before the edge
-    below = below * size + ops.take(values, ops.minimum(whole, length - 1), axis) * part
-    upper, lower = (below[1:], below[:-1]) if axis == 0 else (below[:, 1:], below[:, :-1])
-    return upper - lower, length
-
-
-def _neighbours(index, length, size: int, ops: SimpleNamespace):
-    """The two pixels around each place and the second one's share in 1/(2 size) pixel, edges repeated."""
-    position = (2 * index + 1) * length - size  # from the first pixel's centre, in 1/(2 size) pixel
-    low = position // (2 * size)
-    inside = ops.integer((low >= 0) & (low < length - 1))
-    share = position % (2 * size) * inside
-    low = ops.minimum(ops.maximum(low, ops.integer(0)), length - 1)
-    return low, ops.minimum(low + 1, length - 1), share
-
-
-def _half_to_even(total, denominator, ops: SimpleNamespace):
-    """round(total / denominator) of integers that are not negative, half to even."""
-    level = total // denominator
-    above = 2 * (total - level * denominator) - denominator  # over the half way point
-    return level + ops.integer((above > 0) | ((above == 0) & (level % 2 == 1)))
-
-
-# ---------------------------------------------------------------------------------------------------- the template
 
 def read_template(path: str | os.PathLike) -> np.ndarray:
     """Read a template that `write_template` wrote: uint8 (size, size).
@@ -250,7 +88,7 @@ def learn_template(films: Iterable[np.ndarray], size: int = 224) -> np.ndarray:
         count += 1
     if not count:
         raise InputError("template: no training film to learn it from; expected at least one")
-    return _half_to_even(total, count, _numpy()).astype(np.uint8)
+    return half_to_even(total, count, in_numpy()).astype(np.uint8)
 
 
 @dataclass(frozen=True, eq=False)
@@ -357,7 +195,7 @@ class Cropper:
         whole = (side * size * cv2.meanStdDev(film)[1][0, 0]) ** 2  # the whole film's, in the same unit
         if whole >= CONTRAST_RANGE * energy.min():
             return self._find_exactly(film, sums, energy)
-        one, two = (_scratch(name, side * side, np.float32).reshape(side, side) for name in ("one", "two"))
+        one, two = (scratch(name, side * side, np.float32).reshape(side, side) for name in ("one", "two"))
         np.subtract(film, np.float32(128), out=one, dtype=np.float32)  # small numbers, small rounding errors
         cv2.dft(one, two)
         cv2.mulSpectrums(two, self._spectrum, 0, one, conjB=True)
@@ -373,14 +211,14 @@ class Cropper:
     def _window_sums(self, film: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Sums of values (int32) and of squares (float64, exact) over all windows, from integral images."""
         side, size = self.rescaled + 1, self.size
-        sums = _scratch("sums", side * side, np.int32).reshape(side, side)
-        squares = _scratch("squares", side * side, np.float64).reshape(side, side)
+        sums = scratch("sums", side * side, np.int32).reshape(side, side)
+        squares = scratch("squares", side * side, np.float64).reshape(side, side)
         cv2.integral2(film, sums, squares, cv2.CV_32S, cv2.CV_64F)
         return tuple(table[size:, size:] - table[:-size, size:] - table[size:, :-size] + table[:-size, :-size]
                      for table in (sums, squares))
 
     def _exact_score(self, film, row: int, column: int, sums: np.ndarray, energy: np.ndarray) -> float:
-        window = _scratch("window", self.size ** 2, np.float64)
+        window = scratch("window", self.size ** 2, np.float64)
         np.copyto(window.reshape(self.size, self.size), film[row:row + self.size, column:column + self.size])
         # einsum stays in this thread; BLAS would wake others for a sum this small.
         match = np.einsum("i,i->", window, self._weights)
@@ -418,7 +256,8 @@ class Cropper:
         if len(films.shape) == 2:
             return Crops(*(part[0] for part in self.graph(films[None])))
         spec = tf.TensorSpec([self.rescaled] * 2, tf.int64)
-        rescaled = tf.map_fn(self._graph_rescale, films, fn_output_signature=spec)
+        rescaled = tf.map_fn(lambda grey: graph_rescale(grey, self.rescaled, self.resize), films,
+                             fn_output_signature=spec)
         count = tf.shape(films)[0]
         if self.mode == "template":
             places, scores = self._graph_find(rescaled)
@@ -428,18 +267,6 @@ class Cropper:
         columns = places[:, 1:] + tf.range(self.size)  # (n, size)
         crops = tf.gather(tf.gather(rescaled, rows, batch_dims=1), columns, axis=2, batch_dims=1)
         return Crops(tf.cast(crops, tf.uint8), places, scores)
-
-    def _graph_rescale(self, grey):
-        """uint8 (h, w) -> int64 (rescaled, rescaled)."""
-        import tensorflow as tf
-
-        ops, size = _tensorflow(), self.rescaled
-        if self.resize == "auto":
-            film = tf.cond(tf.reduce_max(tf.shape(grey)) > 2 * size, lambda: _rescale_exactly(grey, size, True, ops),
-                           lambda: _rescale_exactly(grey, size, False, ops))
-        else:
-            film = _rescale_exactly(grey, size, self.resize == "area", ops)
-        return tf.ensure_shape(film, [size, size])
 
     def _graph_find(self, films):
         """int64 (n, rescaled, rescaled) -> places int32 (n, 2), scores float32 (n,)."""

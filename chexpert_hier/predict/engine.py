@@ -249,4 +249,5 @@ def _look(one: Read, croppers: dict[str, Cropper]) -> tuple[float, str]:
     """Template match and what is odd about a film."""
     cropper = croppers.get("Lateral" if one.film.lateral else "Frontal") or next(iter(croppers.values()))
     match = float(cropper.crop([one.grey]).scores[0])
-    return match, plausible.flag(one.grey, cropper, match, one.colour)
+    code = plausible.flag(one.grey, one.colour, frontal=not one.film.lateral)
+    return match, plausible.words(code)

@@ -14,7 +14,8 @@ import numpy as np
 
 from chexpert_hier import commands
 from chexpert_hier.films.decode import read_film
-from chexpert_hier.films.template import Cropper, learn_template, rescale
+from chexpert_hier.films.rescaling import rescale
+from chexpert_hier.films.template import Cropper, learn_template
 
 from . import find_films, report, spread
 

@@ -6,7 +6,8 @@ import pytest
 
 from chexpert_hier.errors import InputError
 from chexpert_hier.films import decode, template
-from chexpert_hier.films.template import Cropper, learn_template, rescale
+from chexpert_hier.films.rescaling import rescale
+from chexpert_hier.films.template import Cropper, learn_template
 
 SHAPES = [(320, 390), (389, 320), (391, 333), (512, 512), (513, 512), (600, 601), (1024, 1024), (1300, 1001), (90, 100),
           (40, 900), (256, 256), (257, 255)]

@@ -12,9 +12,7 @@ from finished import make_films, make_run
 
 from chexpert_hier import evaluate, hierarchy
 from chexpert_hier.errors import InputError
-from chexpert_hier.films import plausible
 from chexpert_hier.films.decode import read_film
-from chexpert_hier.films.template import Cropper, learn_template
 from chexpert_hier.finished import asked, operating
 from chexpert_hier.labels import CHEXPERT_LABELS
 from chexpert_hier.predict import __main__ as predict_command
@@ -158,63 +156,6 @@ def test_heatmaps_are_drawn_beside_the_answer(run, frontal, tmp_path, capsys):
     pictures = sorted((tmp_path / "maps").glob("*Edema.png"))
     assert len(pictures) == 2 and cv2.imread(str(pictures[0])).shape[:2] == read_film(frontal[0]).shape
     assert len(list((tmp_path / "maps").glob("*.png"))) == 10
-
-
-# ---------------------------------------------------------------------------------------------------- odd films
-
-@pytest.fixture(scope="module")
-def cropper(frontal):
-    centre = Cropper("centre")
-    return Cropper("template", learn_template(centre.rescale(read_film(file)) for file in frontal))
-
-
-@pytest.mark.parametrize(("change", "words"), [
-    (lambda film: film, ""), (lambda film: 255 - film, "inverted"),
-    (lambda film: np.rot90(film, 2), "180 degrees"), (lambda film: np.rot90(film), "90 degrees clockwise"),
-    (lambda film: np.random.default_rng(0).permutation(film.ravel()).reshape(film.shape),
-     "does not look like a frontal chest film")])
-def test_odd_films_are_flagged_by_what_is_odd(change, words, frontal, cropper):
-    for file in frontal[:4]:
-        film = np.ascontiguousarray(change(read_film(file)))
-        flag = plausible.flag(film, cropper, float(cropper.crop([film]).scores[0]))
-        assert words in flag and bool(flag) == bool(words)
-
-
-def test_turning_as_the_flag_says_sets_the_film_upright(frontal, cropper):
-    film = np.ascontiguousarray(np.rot90(read_film(frontal[0])))  # counter-clockwise
-    assert "90 degrees clockwise" in plausible.flag(film, cropper, float(cropper.crop([film]).scores[0]))
-
-
-def test_colour_is_seen_but_not_where_it_is_hidden():
-    grey = np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8)
-
-    def png(image, suffix=".png"):
-        return cv2.imencode(suffix, image)[1].tobytes()
-
-    assert plausible.colour(png(grey)) == plausible.colour(png(cv2.merge([grey] * 3))) == 0
-    tinted = cv2.merge([grey // 2, grey // 2, grey])
-    assert plausible.colour(png(tinted)) == pytest.approx((grey - grey // 2).mean())
-    assert plausible.colour(png(np.full((64, 64, 3), (0, 0, 200), np.uint8), ".jpg")) > 100
-    hidden = cv2.merge([grey, grey, grey, np.full_like(grey, 255)])
-    hidden[:20] = 0, 255, 0, 0
-    assert plausible.colour(png(hidden)) == 0
-    assert "colour" in plausible.flag(grey, Cropper("centre"), float("nan"), 30.0)
-
-
-def test_thresholds_hold_on_real_films(shared_data):
-    """What experiments/results/plausibility.md promises, on a smaller set."""
-    files = sorted((shared_data / "nih_mini").rglob("*.jpg"))
-    centre = Cropper("centre")
-    films = [centre.rescale(read_film(file)) for file in files]
-    cropper = Cropper("template", learn_template(films[1::2]))
-
-    def flagged(changed):
-        changed = [np.ascontiguousarray(film) for film in changed]
-        return np.mean([bool(plausible.flag(film, cropper, float(score))) for film, score in
-                        zip(changed, cropper.crop(changed).scores)])
-
-    assert flagged(films[::2]) <= 0.08 and flagged([255 - film for film in films[::2]]) == 1
-    assert flagged([np.rot90(film, 2) for film in films[::2]]) >= 0.95
 
 
 # ---------------------------------------------------------------------------------------------------- operating points
