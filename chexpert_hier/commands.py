@@ -1,58 +1,97 @@
-"""What all commands share: exit codes, one-line errors, a progress bar. Imports nothing heavy."""
+"""What all commands share: exit codes, one-line errors, progress. Imports nothing heavy."""
 
 import logging
 import os
+import re
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from types import FrameType
 
 from .errors import InputError
 from .files import raise_if_disk
 
-INTERRUPTED = "interrupted; what is finished is kept, go on with --resume"
+INTERRUPTED = "interrupted; what is finished is kept, run the command again (with --resume where it has one)"
+TERMINATED = INTERRUPTED.replace("interrupted", "stopped by SIGTERM", 1)
+# What a terminal would obey or break a line at, except the line's end and the tab.
+_CONTROL = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: ends the command the way Ctrl-C does, with its own line and exit code."""
+
+
+def printable(text: str) -> str:
+    """Text as a terminal may show it: no control character from a file name or a cell reaches the screen.
+
+    >>> print(printable("film\\x1b[2Jone"))
+    film\\x1b[2Jone
+    """
+    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
 
 
 def answer_early_interrupts() -> None:
-    """From now until `answer` takes over, Ctrl-C ends the process with one line: nothing has been begun yet.
+    """From now until `answer` takes over, Ctrl-C and SIGTERM end the process with one line: nothing has been begun yet.
 
     The seconds in which a command's modules are imported would otherwise end in a traceback out of any of them.
     """
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not where it is ignored, as under nohup
         signal.signal(signal.SIGINT, _stop_early)
+        signal.signal(signal.SIGTERM, _stop_early)
 
 
-def _stop_early(*_) -> None:
-    os.write(2, f"{INTERRUPTED}\n".encode())
-    os._exit(130)
+def _stop_early(number: int, frame: FrameType | None) -> None:
+    os.write(2, f"{TERMINATED if number == signal.SIGTERM else INTERRUPTED}\n".encode())
+    os._exit(128 + number)
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # one is enough, and a second must not hurt what cleans up
+    raise Terminated
 
 
 def answer(main: Callable[[list[str] | None], int | None], argv: list[str] | None = None) -> int:
-    """Run a command's main and give its exit code: 0 done, 2 bad input (one line), 130 interrupted.
+    """Run a command's main and give its exit code.
 
     Args:
         main: the command; raises InputError for what the user can mend.
         argv: the arguments without the program's name; None takes the process's own.
+
+    Returns:
+        0 done, 2 bad input (one line), 130 interrupted, 143 stopped by SIGTERM.
     """
     own_process = signal.getsignal(signal.SIGINT) is _stop_early
     if own_process:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, _terminate)
     code = _answer(main, argv)
     if own_process:  # what is left is the interpreter's end, which nobody need interrupt: the answer stands
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
     return code
 
 
-def _answer(main, argv) -> int:
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's start-up notes are not the user's business
-    logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stderr)
+class _ToStderr(logging.Handler):
+    """Log records as lines that forge nothing; on whatever stderr is by then, which a progress bar exchanges."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(printable(self.format(record)), file=sys.stderr, flush=True)
+
+
+def _answer(main: Callable[[list[str] | None], int | None], argv: list[str] | None) -> int:
+    # TensorFlow's start-up notes are not the user's business, nor which instructions oneDNN has chosen.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    logging.basicConfig(level=logging.INFO, handlers=[_ToStderr()], format="%(message)s")
     logging.getLogger("tensorflow").setLevel(logging.ERROR)  # nor where it puts a SavedModel's parts, nor its retracing
     try:
         return main(argv) or 0
     except InputError as error:
         return _stop(f"error: {error}", 2)
+    except Terminated:
+        return _stop(TERMINATED, 128 + signal.SIGTERM)
     except KeyboardInterrupt:
-        return _stop(INTERRUPTED, 130)
+        return _stop(INTERRUPTED, 128 + signal.SIGINT)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -89,58 +128,101 @@ def import_keras():
 
 
 def _stop(line: str, code: int) -> int:
-    print(" ".join(line.split("\n")), file=sys.stderr)
+    print(printable(" ".join(line.split("\n"))), file=sys.stderr)
     return code
 
 
 def progress(items: Iterable, what: str, total: int | None = None, unit: str = "films", done: int = 0) -> Iterator:
-    """Go through `items`, showing what is done, the rate and the time left on stderr.
-
-    On a terminal one line is redrawn; elsewhere (a log file) a line appears at most every 30 s. Silent when the
-    package's logger is above INFO (`--quiet`).
+    """Go through `items`, showing what is done, the rate and the time left on stderr; see `Bar`.
 
     Args:
-        items: anything to iterate over; an item with a length counts as that many when `unit` is in batches.
+        items: anything to iterate over.
         what: what is being done, e.g. "phantom".
         total: how many items there are; len(items) when None.
-        unit: what an item is.
+        unit: what an item is, in the plural.
         done: how many were finished before, on resuming.
     """
     total = len(items) if total is None else total
     bar = Bar(what, total, unit, done)
-    for item in items:
-        yield item
-        bar.add(1)
-    bar.close()
+    try:
+        for item in items:
+            yield item
+            bar.add(1)
+    finally:
+        bar.close()
 
 
 class Bar:
-    """A progress line that is moved by hand; see `progress`."""
+    """Progress that is moved by hand.
+
+    On a terminal one line is redrawn; elsewhere (a log file) a line appears at most every 30 s, which rich has no form
+    for. Rate and time left appear from the second item on: the first may have waited for other things. Silent when the
+    package's logger is above INFO (`--quiet`).
+
+    Args:
+        what: what is being done, e.g. "phantom".
+        total: how many items there are.
+        unit: what an item is, in the plural.
+        done: how many were finished before, on resuming.
+    """
 
     def __init__(self, what: str, total: int, unit: str = "films", done: int = 0):
         self.what, self.total, self.unit = what, total, unit
         self.first = self.done = done
         self.start = self.shown = time.monotonic()
-        self.terminal = sys.stderr.isatty()
+        self.begun: float | None = None  # when the first item was done
         self.quiet = logging.getLogger("chexpert_hier").getEffectiveLevel() > logging.INFO
+        self.live = None
+        if sys.stderr.isatty() and not self.quiet:
+            self._begin_live()
 
     def add(self, count: int = 1) -> None:
         """Count `count` more items as done."""
         self.done += count
-        if time.monotonic() - self.shown >= (0.2 if self.terminal else 30.0):
-            self._show()
+        if self.begun is None:
+            self.begun, self.counted = time.monotonic(), self.done
+        if self.live is not None:
+            self.live.update(self.task, completed=self.done, rate=self._rate())
+        elif time.monotonic() - self.shown >= 30.0:
+            self.shown = time.monotonic()
+            self._print(self._rate())
 
     def close(self) -> None:
-        """Show the last state and end the line."""
-        self._show(last=True)
+        """Show the last state and end the line; a second call does nothing."""
+        seconds = time.monotonic() - self.start
+        if self.live is not None:
+            self.live.stop()
+        if not self.quiet:
+            self._print(f"{seconds:.0f} s")
+        self.quiet, self.live = True, None
 
-    def _show(self, last: bool = False) -> None:
-        if self.quiet:
-            return
-        self.shown = time.monotonic()
-        seconds = max(self.shown - self.start, 1e-9)
-        rate = (self.done - self.first) / seconds
-        left = f"{seconds:.0f} s" if last else f"{(self.total - self.done) / max(rate, 1e-9):.0f} s left"
-        line = f"{self.what}: {self.done}/{self.total} {self.unit}, {rate:.0f}/s, {left}"
-        end = "\n" if last or not self.terminal else ""
-        print(f"\r{line:<78}" if self.terminal else line, end=end, file=sys.stderr, flush=True)
+    def _begin_live(self) -> None:
+        from rich import console, progress
+
+        self.live = progress.Progress(
+            progress.TextColumn("{task.description}", markup=False), progress.BarColumn(bar_width=24),
+            progress.MofNCompleteColumn(), progress.TextColumn(self.unit, markup=False),
+            progress.TextColumn("{task.fields[rate]}", markup=False), transient=True,
+            console=console.Console(stderr=True))
+        self.task = self.live.add_task(self.what, total=self.total, completed=self.done, rate="")
+        self.live.start()
+
+    def _rate(self) -> str:
+        """Such as "12/s, 40 s left" or "3.2 s each, 40 s left"; nothing before the second item."""
+        done = self.done - self.counted if self.begun is not None else 0
+        if not done:
+            return ""
+        each = (time.monotonic() - self.begun) / done
+        rate = f"{1 / max(each, 1e-9):.0f}/s" if each < 0.5 else f"{each:.1f} s each"
+        return f"{rate}, {_duration((self.total - self.done) * each)} left"
+
+    def _print(self, end: str) -> None:
+        line = f"{self.what}: {self.done:,}/{self.total:,} {self.unit}" + (f", {end}" if end else "")
+        print(printable(line), file=sys.stderr, flush=True)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"

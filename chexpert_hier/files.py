@@ -1,9 +1,12 @@
 """Files that appear whole or not at all, and a lock on a folder that a dead process does not hold."""
 
 import contextlib
+import ctypes
 import errno
 import glob
+import logging
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -11,14 +14,16 @@ from pathlib import Path
 
 from .errors import InputError
 
-try:
-    import fcntl
-except ImportError:  # Windows without WSL2: runs work, only the lock is not held
-    fcntl = None
+log = logging.getLogger("chexpert_hier.files")
+
+AGAIN = "then run the command again (with --resume where it has one)"
+# .<stem>.<8 digits>.part<suffix>, and with .old behind it the folder that gave way to it.
+_PART = re.compile(r"\.(?P<stem>.*)\.[0-9a-f]{8}\.part(?P<suffix>.*?)(?P<old>\.old)?", re.DOTALL)
+_EXCHANGE, _HERE = 2, -100  # Linux: RENAME_EXCHANGE and AT_FDCWD of renameat2
 
 
 @contextlib.contextmanager
-def written_whole(path: str | os.PathLike) -> Iterator[Path]:
+def written_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Give a path beside `path` to write to (a file or a folder); on success it takes the name `path` at once.
 
     The data are forced to the disk before the rename, so that a crash leaves the old file or the new one.
@@ -42,10 +47,7 @@ def written_whole(path: str | os.PathLike) -> Iterator[Path]:
                 with open(file, "rb+") as handle:
                     os.fsync(handle.fileno())
         if path.is_dir() and beside.is_dir():
-            old = beside.with_name(beside.name + ".old")
-            os.replace(path, old)
-            os.replace(beside, path)
-            shutil.rmtree(old)
+            _replace_folder(path, beside)
         else:
             os.replace(beside, path)
         _sync_folder(path.parent)
@@ -59,7 +61,31 @@ def written_whole(path: str | os.PathLike) -> Iterator[Path]:
             beside.unlink(missing_ok=True)
 
 
-def raise_if_disk(error: Exception, path: str | os.PathLike) -> None:
+def _replace_folder(path: Path, beside: Path) -> None:
+    """Put the folder `beside` in the place of the folder `path`: in one step where the system has one.
+
+    Elsewhere there is a moment without `path`; a process that dies in it leaves the old folder under a name from which
+    `remove_leftovers` puts it back.
+    """
+    if _exchanged(path, beside):
+        shutil.rmtree(beside)
+        return
+    old = beside.with_name(beside.name + ".old")
+    os.replace(path, old)
+    os.replace(beside, path)
+    shutil.rmtree(old)
+
+
+def _exchanged(one: Path, other: Path) -> bool:
+    """Exchange two names at once; False where the system or file system cannot. Python has no call for it."""
+    try:
+        rename = ctypes.CDLL(None, use_errno=True).renameat2
+    except (AttributeError, OSError, TypeError):
+        return False
+    return rename(_HERE, os.fsencode(one), _HERE, os.fsencode(other), _EXCHANGE) == 0
+
+
+def raise_if_disk(error: Exception, path: str | os.PathLike[str]) -> None:
     """Turn a full or write-protected disk, or a quota of the process, into one line; others are left to the caller.
 
     Raises:
@@ -68,13 +94,13 @@ def raise_if_disk(error: Exception, path: str | os.PathLike) -> None:
     # HDF5 and TensorFlow wrap the system's error and keep only its text.
     number, text = getattr(error, "errno", None), str(error)
     if number in (errno.ENOSPC, errno.EDQUOT) or "No space left" in text or "errno = 28," in text:
-        raise InputError(f"{path}: the disk is full; nothing half-written is left. Free some space, then go on "
-                         f"with --resume") from error
+        raise InputError(f"{path}: the disk is full; nothing half-written is left. Free some space, {AGAIN}") from error
     if number == errno.EFBIG or "File too large" in text or "errno = 27," in text:
         raise InputError(f"{path}: larger than this process may write (ulimit -f, or the file system); nothing "
-                         "half-written is left. Raise the limit, then go on with --resume") from error
+                         f"half-written is left. Raise the limit, {AGAIN}") from error
     if number in (errno.EACCES, errno.EROFS, errno.EPERM):
-        raise InputError(f"{path}: cannot be written ({error.strerror}); choose another --out") from error
+        raise InputError(f"{path}: cannot be written ({getattr(error, 'strerror', error)}); choose another "
+                         "--out") from error
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:
@@ -83,42 +109,62 @@ def write_text(path: str | os.PathLike, text: str) -> None:
         beside.write_text(text, encoding="utf-8")
 
 
-def remove_leftovers(folder: str | os.PathLike) -> None:
+def remove_leftovers(folder: str | os.PathLike[str]) -> None:
     """Remove what a killed process left half-written in `folder` (call it only while holding the folder's lock)."""
-    for leftover in Path(folder).rglob(".*.part*"):
-        if leftover.is_dir():
-            shutil.rmtree(leftover, ignore_errors=True)
-        else:
-            leftover.unlink(missing_ok=True)
+    for leftover in sorted(Path(folder).rglob(".*.part*"), reverse=True):
+        _remove_leftover(leftover)
 
 
-def remove_leftovers_of(path: str | os.PathLike) -> None:
+def remove_leftovers_of(path: str | os.PathLike[str]) -> None:
     """Remove what a killed process left of writing the one file or folder `path`."""
     path = Path(path)
-    for leftover in path.parent.glob(f".{glob.escape(path.stem)}.????????.part{glob.escape(path.suffix)}*"):
-        if leftover.is_dir():
-            shutil.rmtree(leftover, ignore_errors=True)
-        else:
-            leftover.unlink(missing_ok=True)
+    pattern = f".{glob.escape(path.stem)}.????????.part{glob.escape(path.suffix)}*"
+    for leftover in sorted(path.parent.glob(pattern), reverse=True):
+        _remove_leftover(leftover)
+
+
+def _remove_leftover(leftover: Path) -> None:
+    """Remove it, unless it is the only copy of a folder that was being replaced: that is put back."""
+    found = _PART.fullmatch(leftover.name)
+    if found is None:
+        return
+    place = leftover.with_name(found["stem"] + found["suffix"])
+    if found["old"] and not place.exists():
+        os.replace(leftover, place)
+    elif leftover.is_dir():
+        shutil.rmtree(leftover, ignore_errors=True)
+    else:
+        leftover.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
-def locked(folder: str | os.PathLike) -> Iterator[None]:
+def locked(folder: str | os.PathLike[str]) -> Iterator[None]:
     """Hold `folder` for this process; the system lets go of it when the process dies, however it dies.
+
+    On a file system without locks nothing is held, and the log says so. The lock's file stays: another process may
+    wait on it.
 
     Raises:
         InputError: another living process holds it.
     """
+    import filelock
+
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "a") as handle:
-        if fcntl is not None:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise InputError(f"{folder}: another process is working in this folder; "
-                                 "wait for it or choose another --out") from None
+    lock = filelock.FileLock(folder / ".lock", timeout=0, thread_local=False)
+    try:
+        lock.acquire()
+    except filelock.Timeout:
+        raise InputError(f"{folder}: another process is working in this folder; wait for it or choose another "
+                         "--out") from None
+    except OSError as error:
+        raise_if_disk(error, folder)
+        log.warning("%s: this file system has no locks (%s); see to it that no other process works in this folder",
+                    folder, error.strerror)
+    try:
         yield
+    finally:
+        lock.release()
 
 
 def _sync_folder(folder: Path) -> None:

@@ -82,7 +82,9 @@ def interruptible():
 @pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("start", [
     ("-m", "chexpert_hier.run"), ("-c", "from chexpert_hier import console; raise SystemExit(console.run())")])
-def test_ctrl_c_while_modules_are_imported_is_one_line(start, tmp_path):
+@pytest.mark.parametrize(("number", "line"), [(signal.SIGINT, commands.INTERRUPTED),
+                                              (signal.SIGTERM, commands.TERMINATED)])
+def test_a_signal_while_modules_are_imported_is_one_line(start, number, line, tmp_path):
     # A package that is found first and never finishes importing stands for a slow disk.
     (tmp_path / "pandas.py").write_text("import sys, time\nsys.stdout.write('importing\\n')\nsys.stdout.flush()\n"
                                         "time.sleep(60)\n")
@@ -90,12 +92,70 @@ def test_ctrl_c_while_modules_are_imported_is_one_line(start, tmp_path):
     with subprocess.Popen([sys.executable, *start], env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "importing\n"
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         try:
             _, error = process.communicate(timeout=30)
         finally:
             process.kill()
-    assert process.returncode == 130 and error.splitlines() == [commands.INTERRUPTED]
+    assert process.returncode == 128 + number and error.splitlines() == [line]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+@pytest.mark.usefixtures("interruptible")
+def test_sigterm_is_one_line_and_what_cleans_up_runs():
+    code = ("import os, signal\nfrom chexpert_hier import commands\ncommands.answer_early_interrupts()\n"
+            "def main(argv):\n"
+            "    try:\n"
+            "        os.kill(os.getpid(), signal.SIGTERM)\n"
+            "        signal.pause()\n"
+            "    finally:\n"
+            "        print('cleaned up')\n"
+            "raise SystemExit(commands.answer(main))")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stdout, done.stderr) == (143, "cleaned up\n", f"{commands.TERMINATED}\n")
+
+
+def test_what_names_hold_neither_clears_the_screen_nor_forges_a_line(capsys):
+    def main(argv):
+        logging.getLogger("chexpert_hier.test").warning("film \x1b[2J\r\x85one\ud800")
+        raise InputError("film\x1b[31m\nerror: all is well\u2028x")
+
+    root = logging.getLogger()
+    before, root.handlers = root.handlers, []
+    try:
+        assert commands.answer(main) == 2
+    finally:
+        root.handlers = before
+    assert capsys.readouterr().err.splitlines() == [
+        "film \\x1b[2J\\x0d\\x85one\\xd800", "error: film\\x1b[31m error: all is well\\x2028x"]
+
+
+def test_progress_on_a_terminal_is_one_line_that_goes_away(monkeypatch):
+    import io
+
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "100")
+    logging.getLogger("chexpert_hier").setLevel(logging.INFO)
+    bar = commands.Bar("crops", 1200, done=200)
+    assert bar._rate() == ""  # the first item may have waited for other things
+    bar.add(100)
+    assert bar._rate() == ""
+    bar.begun -= 10
+    bar.add(100)
+    assert bar._rate() == "10/s, 80 s left"
+    bar.close()
+    assert "crops" in terminal.getvalue() and terminal.getvalue().endswith("crops: 400/1,200 films, 0 s\n")
+    bar.close()
+    assert terminal.getvalue().count("400/1,200 films, 0 s") == 1
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0, "0 s"), (89, "89 s"), (91, "2 min"), (3600, "60 min"),
+                                               (5400, "1 h 30 min"), (7260, "2 h 01 min")])
+def test_durations_are_read_at_a_glance(seconds, text):
+    assert commands._duration(seconds) == text
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")

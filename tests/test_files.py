@@ -1,5 +1,7 @@
 """Files appear whole or not at all; a lock goes with its process."""
 
+import errno
+import os
 import subprocess
 import sys
 import threading
@@ -69,3 +71,56 @@ def test_a_living_process_holds_its_folder_and_a_dead_one_does_not(tmp_path):
         process.stdout.close()
     with files.locked(tmp_path):
         pass
+
+
+def test_a_folder_is_never_gone_while_it_is_replaced(tmp_path, monkeypatch):
+    """In one step where the system can exchange two names, else with the old one put back after a kill."""
+    def write(text):
+        with files.written_whole(tmp_path / "model.d") as beside:
+            beside.mkdir()
+            (beside / "inner").write_text(text)
+
+    def dies(*_):
+        raise KeyboardInterrupt  # nothing that runs after a kill may be what saves the folder
+
+    write("old")
+    replace, calls = os.replace, []
+    monkeypatch.setattr(files, "_exchanged", lambda *_: False)
+    monkeypatch.setattr(files.shutil, "rmtree", lambda *_, **__: None)
+    monkeypatch.setattr(files.os, "replace", lambda a, b: dies() if calls else (calls.append(a), replace(a, b)))
+    with pytest.raises(KeyboardInterrupt):
+        write("new")
+    monkeypatch.undo()
+    assert not (tmp_path / "model.d").exists()
+    files.remove_leftovers_of(tmp_path / "model.d")
+    assert (tmp_path / "model.d" / "inner").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["model.d"]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="renameat2 is Linux's")
+def test_names_are_exchanged_at_once(tmp_path, monkeypatch):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / name).touch()
+    if not files._exchanged(tmp_path / "a", tmp_path / "b"):
+        pytest.skip("this file system cannot exchange two names")
+    assert (tmp_path / "a" / "b").exists() and (tmp_path / "b" / "a").exists()
+    assert not files._exchanged(tmp_path / "a", tmp_path / "missing")
+    monkeypatch.setattr(files.os, "replace", lambda *_: pytest.fail("two steps where one would do"))
+    with files.written_whole(tmp_path / "a") as beside:
+        beside.mkdir()
+        (beside / "c").touch()
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["c"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
+
+
+def test_a_file_system_without_locks_is_said_and_no_hindrance(tmp_path, monkeypatch, caplog):
+    import filelock
+
+    def no_locks(self):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(filelock.FileLock, "_acquire", no_locks)
+    with files.locked(tmp_path):
+        pass
+    assert "no locks (No locks available)" in caplog.text
