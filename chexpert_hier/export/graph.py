@@ -6,6 +6,7 @@ from ..films import augment, normalisation
 from ..films.template import Cropper
 from ..finished import operating
 from ..finished.members import Member
+from ..labels import positive_of_three
 
 EDGE = 1e-6  # as evaluate.calibration: probabilities are kept this far from 0 and 1 before the logit
 
@@ -69,8 +70,8 @@ def _network(member: Member, names: tuple[str, ...], crops):
     conditional = member.model(normalisation.graph_normalise(crops, member.normalisation, member.recipe.image_size),
                                training=False)
     conditional = tf.cast(conditional, tf.float32)
-    if len(conditional.shape) == 3:  # negative, positive, uncertain: the last is masked (CheXpertNet)
-        conditional = conditional[..., 1] / tf.maximum(conditional[..., 0] + conditional[..., 1], 1e-37)
+    if len(conditional.shape) == 3:
+        conditional = positive_of_three(conditional)
     final = chain_rule(conditional, member.tree.ancestors) if member.recipe.chain else conditional
     order = [member.labels.index(name) for name in names]
     return tf.gather(final, order, axis=1), tf.gather(conditional, order, axis=1)

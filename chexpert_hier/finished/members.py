@@ -12,6 +12,7 @@ from ..errors import InputError
 from ..films import augment
 from ..films.normalisation import Normalisation, normalise
 from ..films.template import Cropper
+from ..labels import positive_of_three
 from ..prepare.croppers import croppers_in
 from . import operating
 
@@ -100,9 +101,7 @@ class Member:
             import keras
 
             outputs = keras.ops.convert_to_numpy(self.model(inputs, training=False))
-        if outputs.ndim == 3:  # negative, positive, uncertain: the last is masked (CheXpertNet)
-            outputs = outputs[..., 1] / np.maximum(outputs[..., 0] + outputs[..., 1], 1e-37)
-        return outputs
+        return positive_of_three(outputs) if outputs.ndim == 3 else outputs
 
     def validation(self) -> dict | None:
         """What its validation films say of it; see operating.validation."""

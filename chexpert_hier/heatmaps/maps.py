@@ -15,6 +15,7 @@ import numpy as np
 
 from ..errors import InputError, one_of
 from ..films.augment import plain_window
+from ..labels import positive_of_three
 from .overlays import FilmMaps, overlay, rectified, write_maps, write_png
 
 log = logging.getLogger("chexpert_hier.heatmaps")
@@ -147,8 +148,7 @@ def film_maps(member, films: Sequence, greys: Sequence[np.ndarray], labels: Sequ
     inputs = np.asarray(member.inputs(crops.crops))
     heat = heatmaps(member.model, inputs, labels, method)  # (n, h, w, labels)
     outputs = np.asarray(member.model.predict_on_batch(inputs))
-    if outputs.ndim == 3:  # negative, positive, uncertain: the last is masked (CheXpertNet)
-        outputs = outputs[..., 1] / np.maximum(outputs[..., 0] + outputs[..., 1], 1e-37)
+    outputs = positive_of_three(outputs) if outputs.ndim == 3 else outputs
     offset, side = plain_window(member.recipe.plain_view, cropper.size)
     columns = [member.labels.index(label) for label in labels]
     probabilities = member.final(outputs)[:, columns]

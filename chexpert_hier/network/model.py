@@ -11,13 +11,12 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from .. import recipes
 from ..errors import InputError, one_of
+from ..labels import positive_of_three
 from . import backbones
 
 log = logging.getLogger("chexpert_hier.network")
-
-HEADS = ("dense", "three-class", "hbce")
-STATES = ("negative", "positive", "uncertain")  # order of the three-class head, as in CheXpertNet's code
 
 
 @keras.saving.register_keras_serializable("chexpert_hier")
@@ -85,7 +84,7 @@ def build_model(arch: str, labels, weights="none", image_size: int = 224, head: 
             anything is built wherever that is possible.
     """
     labels = tuple(labels)
-    one_of("head", head, HEADS)
+    one_of("head", head, recipes.HEADS)
     file = backbones.find_weights(arch, weights)
     row = backbones.BACKBONES[arch]
     if image_size < row.smallest:
@@ -223,14 +222,10 @@ def _logits(model: keras.Model, features):
 
 @keras.saving.register_keras_serializable("chexpert_hier")
 class PositiveProbability(keras.layers.Layer):
-    """Three probabilities (n, labels, 3) -> p(positive), the uncertain one masked: positive / (negative + positive).
-
-    Source: CheXpertNet's evaluation (softmax over the two other logits, which is the same number).
-    """
+    """`labels.positive_of_three` as a layer: (n, labels, 3) -> p(positive), the uncertain class left out."""
 
     def call(self, three):
-        certain = three[..., 0] + three[..., 1]
-        return keras.ops.where(certain > 0, three[..., 1] / keras.ops.maximum(certain, 1e-37), 0.5)
+        return positive_of_three(three)
 
     def compute_output_shape(self, shape):
         return shape[:-1]
@@ -245,11 +240,8 @@ def probability_model(model: keras.Model) -> keras.Model:
 
 
 def present(outputs: np.ndarray) -> np.ndarray:
-    """Outputs as p(finding is present), (n, labels): those of three classes (n, labels, 3) as PositiveProbability."""
-    if outputs.ndim == 2:
-        return outputs
-    certain = outputs[..., 0] + outputs[..., 1]
-    return np.where(certain > 0, outputs[..., 1] / np.maximum(certain, 1e-37), 0.5).astype(outputs.dtype)
+    """Outputs as p(finding is present), (n, labels): those of three classes by `labels.positive_of_three`."""
+    return outputs if outputs.ndim == 2 else positive_of_three(outputs).astype(outputs.dtype)
 
 
 def map_model(model: keras.Model) -> tuple[keras.Model, keras.Model, bool]:

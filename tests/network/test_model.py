@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 
+from chexpert_hier import recipes
 from chexpert_hier.errors import InputError
 from chexpert_hier.heatmaps.maps import backend_gradient
 from chexpert_hier.network import model as models
@@ -22,7 +23,7 @@ def films():
     return np.random.default_rng(0).normal(size=(6, 32, 32, 3)).astype("float32")
 
 
-@pytest.fixture(scope="module", params=models.HEADS)
+@pytest.fixture(scope="module", params=recipes.HEADS)
 def network(request, films):
     model = models.build_model("tiny", LABELS, image_size=32, head=request.param, seed=1)
     for layer in model.layers:  # statistics other than 0 and 1
