@@ -31,6 +31,7 @@ LSR_ONES = (0.55, 0.85)  # Pham et al. 2019, section 4.3: U(a1, b1) for u-ones+l
 LSR_ZEROS = (0.0, 0.3)  # the same: U(a0, b0) for u-zeros+lsr
 LSR_DRAWS = ("fixed", "epoch", "mean")
 BLANKS = ("negative", "ignore")
+UNKNOWN = -9.0  # a code beside 1, 0, -1 and NaN (blank): the data set cannot say; it never counts, blank or not
 _TINY = 1e-30  # a float32 that leaves any probability above 1e-22 as it is
 
 
@@ -138,7 +139,8 @@ class Cells:
     def filled(self, uncertain: np.ndarray | float) -> np.ndarray:
         """float32 (films, labels): the codes, blank cells as `how` has them, `uncertain` where the code is -1."""
         known = np.nan_to_num(self.raw, nan=0.0) if self.how.blank == "negative" else self.raw
-        return np.where(self.raw == -1, uncertain, known).astype(np.float32)
+        said = np.where(self.raw == UNKNOWN, np.nan, known)
+        return np.where(self.raw == -1, uncertain, said).astype(np.float32)
 
     def smoothed(self, interval: tuple[float, float]) -> np.ndarray:
         """Numbers drawn from the interval, of which uncertain cells are given theirs (Pham et al. 2019, eq. 5)."""
@@ -241,7 +243,7 @@ def hard_targets(raw: np.ndarray, policy: Policy | str, *, blank: str = "negativ
     """The policy's value before smoothing; conditional training takes a parent for present where it is 1.
 
     Args:
-        raw: (films, labels), 1, 0, -1 or NaN (blank).
+        raw: (films, labels), 1, 0, -1, NaN (blank) or UNKNOWN.
         policy: one of `policy_names()`.
         blank: see `Labelling`.
 
@@ -263,7 +265,7 @@ def targets(raw: np.ndarray, keys: Sequence[str], labels: Sequence[str], how: La
     A smoothed cell depends on (seed, key, label) alone, so it moves neither with the order of rows nor with the subset.
 
     Args:
-        raw: (films, labels), 1, 0, -1 or NaN (blank).
+        raw: (films, labels), 1, 0, -1, NaN (blank) or UNKNOWN.
         keys: the films' keys (see `key`), only used by +lsr.
         labels: names of the columns of `raw`, only used by +lsr.
         how: a Labelling, or the name of a policy with all else as in a Labelling's defaults.
@@ -395,8 +397,8 @@ def _mix(value: np.ndarray, salt: np.ndarray) -> np.ndarray:
 
 def _checked(raw: np.ndarray) -> np.ndarray:
     raw = np.asarray(raw, np.float32)
-    wrong = ~(np.isnan(raw) | (raw == 0) | (np.abs(raw) == 1))
+    wrong = ~(np.isnan(raw) | (raw == 0) | (np.abs(raw) == 1) | (raw == UNKNOWN))
     if wrong.any():
         row, column = np.argwhere(wrong)[0]
-        raise ValueError(f"raw[{row}, {column}] is {raw[row, column]}; expected 1, 0, -1 or NaN")
+        raise ValueError(f"raw[{row}, {column}] is {raw[row, column]}; expected 1, 0, -1, NaN or UNKNOWN")
     return raw

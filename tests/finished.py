@@ -27,7 +27,7 @@ def make_run(folder: Path, data: Path, seed: int = 0, **changes) -> Path:
     folder.mkdir(parents=True)
     changes = {"arch": "tiny", "image_size": 32, "template_films": 10, **changes}
     recipe = recipes.change(recipes.named("phantom"), **changes)
-    dataset = reading.read(data, "chexpert", views=recipe.views)
+    dataset = reading.read(data, views=recipe.views)
     croppers.learn_croppers(dataset, recipe, folder)
     build_model("tiny", dataset.labels, image_size=32, seed=seed).save(folder / "model.keras")
     facts = {"recipe": recipe.to_json(), "outputs": list(dataset.labels), "labels": None, "tree": "chexpert",

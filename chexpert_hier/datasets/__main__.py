@@ -10,17 +10,19 @@ import os
 from .. import commands
 from ..files import write_text
 from ..labels import BLANKS
-from .reading import READERS, read
+from . import reading
+from .options import Options
 
 
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
     result = argparse.ArgumentParser(prog="python -m chexpert_hier.datasets", description=(
         "Check a data set before hours of work: tables, patients, splits and films. The header is row 1."))
-    result.add_argument("data", metavar="DIR", help="folder that holds train.csv")
-    result.add_argument("--reader", default="chexpert", choices=READERS)
-    result.add_argument("--labels", help="columns, separated by commas (reader csv)")
-    result.add_argument("--train-file", default="train.csv", help="e.g. train_visualCheXbert.csv")
+    result.add_argument("data", metavar="DIR", help="folder that the data set unpacked into")
+    result.add_argument("--reader", default="chexpert", choices=reading.READERS)
+    result.add_argument("--labels", help="label columns, separated by commas")
+    result.add_argument("--train-file", default="train.csv", help="e.g. train_visualCheXbert.csv, or which "
+                        "labels where a reader has a choice (docs/datasets.md)")
     result.add_argument("--split", default="auto", choices=("auto", "official"),
                         help="a table without a split of its own counts as training films here")
     result.add_argument("--seed", type=int, default=0, help="of smoothed targets")
@@ -42,15 +44,15 @@ def main(argv: list[str] | None = None) -> int:
     from . import checks
 
     args = parser().parse_args(argv)
-    names = [name.strip() for name in args.labels.split(",")] if args.labels else None
-    options = {"reader": args.reader, "labels": names, "train_file": args.train_file, "split": args.split,
-               "seed": args.seed, "allow_outside": args.allow_outside,
-               "fractions": (1.0, 0.0, 0.0)}  # a table without a split of its own is described as a whole
+    names = tuple(name.strip() for name in args.labels.split(",")) if args.labels else None
+    options = Options(reader=args.reader, labels=names, views="both", train_file=args.train_file, split=args.split,
+                      seed=args.seed, allow_outside=args.allow_outside,
+                      fractions=(1.0, 0.0, 0.0))  # a table without a split of its own is described as a whole
     if args.counts:
-        dataset = read(args.data, views="both", **options)
+        dataset = reading.read(args.data, options)
         checks.print_counts(dataset, args.tree, args.blank, args.closure, args.seed, args.out)
         return 0
-    report = checks.check(args.data, open_films=not args.tables_only, workers=args.workers, **options)
+    report = checks.check(args.data, options, open_films=not args.tables_only, workers=args.workers)
     checks.print_report(report)
     if args.out:
         write_text(args.out, json.dumps(report, indent=1) + "\n")

@@ -5,6 +5,7 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,9 +16,11 @@ from ..files import write_text
 from ..films.decode import read_film, read_header
 from ..films.grey import FilmError
 from ..hierarchy import READINGS, TREES, Tree, close_upward, flat, named, positives_seen, read_tree, stage_one
+from . import reading
 from .dataset import Dataset
+from .options import Options
 from .presence import film_faults
-from .reading import read
+from .reading import read, with_fields
 from .tables import EXAMPLES, Problems
 
 OLDEST = 120  # years; ChestX-ray14's first edition has ages up to 414
@@ -34,33 +37,39 @@ ODDITIES = {"colour film": "read as grey (luminance)", "CMYK film": "read as gre
 COUNTED_POLICIES = ("u-ignore", "u-zeros", "u-zeros+lsr", "u-ones", "u-ones+lsr", "u-mean")
 
 
-def check(data: str | os.PathLike, *, open_films: bool = True, workers: int | None = None, **options) -> dict:
+def check(data: str | os.PathLike[str], options: Options | None = None, *, open_films: bool = True,
+          workers: int | None = None, **fields: Any) -> dict[str, Any]:
     """Look at everything that can go wrong in a data set, without ending at the first fault.
 
     Args:
         data: its folder.
+        options: how it is read; both views always are.
         open_films: decode every film; else only look whether it is there.
         workers: threads that open films.
-        options: those of `datasets.read` but `views`, `limit` and `problems`.
+        fields: of Options, written out.
 
     Returns:
         what `print_report` prints, ready for JSON: "problems" (kind, level, count, examples, action), "splits",
-        "labels", "films".
+        "labels", "films", "published" (what the data set's description counts).
 
     Raises:
         InputError: the tables cannot be read at all.
     """
+    options = with_fields(options, {**fields, "views": "both"})
     problems = Problems(stop=False)
-    dataset = read(data, views="both", problems=problems, **options)
+    dataset = read(data, options, problems=problems)
     _check_rows(dataset, problems)
-    faults = film_faults(dataset, options.get("allow_outside", False))
+    faults = film_faults(dataset, options.allow_outside)
     _report_faults(dataset, faults, problems)
     if open_films:
         places = [place for place, fault in enumerate(faults) if not fault]
         _check_films(dataset, places, problems, workers)
     order = sorted(problems.found.values(), key=lambda entry: (entry["level"], entry["kind"]))
-    return {"data": str(data), "films": len(dataset), "fingerprint": dataset.fingerprint, "opened": open_films,
-            "problems": order, "splits": _splits(dataset), "labels": _label_counts(dataset)}
+    published = reading.READERS[options.reader]
+    return {"data": str(data), "films": len(dataset), "patients": int(dataset.films["patient"].nunique()),
+            "published": {"films": published.films, "patients": published.patients, "source": published.source},
+            "fingerprint": dataset.fingerprint, "opened": open_films, "problems": order, "splits": _splits(dataset),
+            "labels": _label_counts(dataset)}
 
 
 def _check_rows(dataset: Dataset, problems: Problems) -> None:
@@ -147,22 +156,30 @@ def _splits(dataset: Dataset) -> dict[str, dict[str, int]]:
 
 
 def _label_counts(dataset: Dataset) -> dict[str, dict[str, dict[str, int]]]:
-    """split -> label -> positive, uncertain, negative, blank."""
-    result = {}
+    """split -> label -> positive, uncertain, negative, blank (not mentioned), unknown (the data set cannot say)."""
+    result: dict[str, dict[str, dict[str, int]]] = {}
     for split in _splits(dataset):
-        raw = dataset.split(split).raw
+        codes = dataset.split(split).codes
         result[split] = {label: {"positive": int((column == 1).sum()), "uncertain": int((column == -1).sum()),
                                  "negative": int((column == 0).sum()), "blank": int(np.isnan(column).sum())}
-                         for label, column in zip(dataset.labels, raw.T)}
+                         for label, column in zip(dataset.labels, codes.T)}
+        for label, column in zip(dataset.labels, codes.T):
+            if (unknown := int((column == labels.UNKNOWN).sum())):
+                result[split][label]["unknown"] = unknown
     return result
 
 
-def print_report(report: dict) -> None:
+def print_report(report: dict[str, Any]) -> None:
     """Print what `check` found."""
+    published = report["published"]
+    if published["films"]:
+        patients = f" of {published['patients']:,} patients" if published["patients"] else ""
+        print(f"here {report['films']:,} films of {report['patients']:,} patients; published "
+              f"{published['films']:,} films{patients} ({published['source']})")
     for split, numbers in report["splits"].items():
         print(f"{split}: " + ", ".join(f"{number:,} {name}" for name, number in numbers.items()))
     for split, counts in report["labels"].items():
-        print(f"\n{split} labels\n{pd.DataFrame(counts).T.to_string()}")
+        print(f"\n{split} labels\n{pd.DataFrame(counts).T.fillna(0).astype(int).to_string()}")
     if "valid" not in report["splits"]:
         print("\nno validation films: a run draws validation patients from the training ones")
     if not report["opened"]:
@@ -198,16 +215,16 @@ def counts(dataset: Dataset, tree: Tree, *, blank: str = "negative", closure: bo
     for views, part in (("frontal", train.select(frontal)), ("all", train)):
         if views == "all" and frontal.all():
             continue
-        raw = close_upward(part.raw, tree) if closure else part.raw
+        raw = close_upward(part.codes, tree) if closure else part.codes
         for policy in COUNTED_POLICIES:
-            target = labels.targets(raw, part.keys, part.labels, labels.Labelling(policy, seed, blank))
+            target = labels.targets(raw, part.keys.tolist(), part.labels, labels.Labelling(policy, seed, blank))
             hard = labels.hard_targets(raw, policy, blank=blank)
-            for reading in ("flat", *READINGS):
-                rows, cells = stage_one(hard, tree, reading) if reading != "flat" else (
+            for rule in ("flat", *READINGS):
+                rows, cells = stage_one(hard, tree, rule) if rule != "flat" else (
                     np.ones(len(raw), bool), np.ones(raw.shape, bool))
                 result.append(_counted(target, rows, cells).assign(
                     positives=(hard == 1).sum(axis=0), seen=positives_seen(hard, cells), views=views, policy=policy,
-                    reading=reading, label=part.labels))
+                    reading=rule, label=part.labels))
     return pd.concat(result, ignore_index=True)[
         ["views", "policy", "reading", "label", "rows", "cells", "counted", "mean", "positives", "seen"]]
 
@@ -235,7 +252,7 @@ def print_counts(dataset: Dataset, tree: str | None, blank: str, closure: bool, 
                 ["cells", "counted", "mean", "positives", "seen"]].itertuples(index=False)
         ]).pivot(index="label", columns="reading", values="text").loc[list(dataset.labels), shown.columns]])
         print(f"\n{views} views, {policy}\n{shown.to_string()}")
-    raw = dataset.split("train").raw
+    raw = dataset.split("train").codes
     weights = pd.DataFrame(labels.class_weights(labels.class_counts(raw, blank=blank)), list(dataset.labels),
                            [f"w {name}" for name in labels.CLASSES])
     weights["u-mean"] = labels.uncertain_mean(raw)

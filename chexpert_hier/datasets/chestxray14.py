@@ -8,7 +8,9 @@ import pandas as pd
 
 from ..errors import InputError
 from ..labels import CHESTXRAY14_LABELS, CHEXPERT_LABELS
-from .readers import REFUSED, SEXES, Options, Source, ages, check_paths, few, translated
+from .cells import REFUSED, SEXES, ages, check_paths, few, film_names, listing
+from .options import Options, Source
+from .readers import translated
 from .tables import Problems, read_table, require_columns
 
 INDEX = "nih_index.csv"  # Path, Image Index: films that were renamed, as into CheXpert's folders
@@ -41,8 +43,8 @@ def reader(folder: Path, options: Options, problems: Problems) -> Source:
     if not set(wanted) <= {*CHESTXRAY14_LABELS, *CHEXPERT_LABELS}:
         unknown = [name for name in wanted if name not in {*CHESTXRAY14_LABELS, *CHEXPERT_LABELS}]
         raise InputError(f"label {unknown[0]!r}: expected one of: {', '.join(CHESTXRAY14_LABELS)}")
-    images = table["Image Index"].to_numpy()
-    paths, root, files = _films(folder, table)
+    images = film_names(table["Image Index"]).to_numpy()
+    paths, files = _films(folder, table, images)
     check_paths(path.name, paths, table.index.to_numpy(), options, problems)
     patient = table["Patient ID"].str.strip()
     problems.say("no patient", (patient == "").to_numpy(), lambda place: (
@@ -56,8 +58,8 @@ def reader(folder: Path, options: Options, problems: Problems) -> Source:
         "row": table.index.to_numpy(), "table": path.name})
     raw = pd.DataFrame(_findings(path.name, table, own, problems), columns=list(own))
     listed = (films["split"] == "test").any()
-    return Source(root, translated(pd.concat([films, raw], axis=1), own, wanted), tuple(wanted),
-                  (0.875, 0.125, 0.0) if listed else (0.7, 0.1, 0.2))
+    return Source(folder, translated(pd.concat([films, raw], axis=1), own, wanted), tuple(wanted),
+                  (0.875, 0.125, 0.0) if listed else (0.7, 0.1, 0.2), people="chestxray14")
 
 
 def _moved(folder: Path) -> dict[str, str]:
@@ -69,21 +71,14 @@ def _moved(folder: Path) -> dict[str, str]:
     return dict(zip(table["Image Index"], table["Path"]))
 
 
-def _films(folder: Path, table: pd.DataFrame) -> tuple[np.ndarray, Path, list[str]]:
+def _films(folder: Path, table: pd.DataFrame, images: np.ndarray) -> tuple[np.ndarray, list[str]]:
     """Paths, and where the films lie: found by listing the folders once."""
     if "Path" in table.columns:
-        paths = table["Path"].to_numpy()
-        rest = [path.partition("/")[2] or path for path in paths]
-        return paths, folder, rest
+        names = film_names(table["Path"]).to_numpy()
+        return names, [name.partition("/")[2] or name for name in names]
     places = [folder / "images", *sorted(folder.glob("images_*/images")), *sorted(folder.glob("images_*")), folder]
-    found: dict[str, str] = {}
-    for place in places:
-        if place.is_dir():
-            prefix = "" if place == folder else f"{place.relative_to(folder).as_posix()}/"
-            for entry in os.scandir(place):
-                found.setdefault(entry.name, prefix + entry.name)
-    images = table["Image Index"].to_numpy()
-    return images, folder, [found.get(name, f"images/{name}") for name in images]
+    found = listing(folder, places)
+    return images, [found.get(name, f"images/{name}") for name in images]
 
 
 def _findings(name: str, table: pd.DataFrame, labels: tuple[str, ...], problems: Problems) -> np.ndarray:
@@ -102,7 +97,7 @@ def _findings(name: str, table: pd.DataFrame, labels: tuple[str, ...], problems:
 def _split(folder: Path, name: str, table: pd.DataFrame, paths: np.ndarray, options: Options,
            problems: Problems) -> np.ndarray:
     """"train", "valid", "test" where it is known, "" where it shall be drawn."""
-    if options.split in ("seeded", "paper"):
+    if options.drawn:
         return np.full(len(table), "", object)
     if "Path" in table.columns:
         inside = pd.Series(paths).str.extract(r"(?:^|/)(train|valid|test)/", expand=False)
@@ -120,7 +115,7 @@ def _split(folder: Path, name: str, table: pd.DataFrame, paths: np.ndarray, opti
     return np.where(test, "test", "").astype(object)
 
 
-def read_boxes(path: str | os.PathLike) -> pd.DataFrame:
+def read_boxes(path: str | os.PathLike[str]) -> pd.DataFrame:
     """Read BBox_List_2017.csv, or a table with columns Path, Finding, x, y, w, h.
 
     Returns:
@@ -132,10 +127,11 @@ def read_boxes(path: str | os.PathLike) -> pd.DataFrame:
     """
     table = read_table(path, width=6)  # NIH's header has nine fields (commas inside brackets), its rows six
     table.columns = ["path", "label", "x", "y", "w", "h"]
-    boxes = table[["x", "y", "w", "h"]].apply(pd.to_numeric, errors="coerce")
+    boxes: pd.DataFrame = table[["x", "y", "w", "h"]].apply(pd.to_numeric, errors="coerce")
     wrong = ~(np.isfinite(boxes.to_numpy(float)).all(axis=1) & (boxes[["w", "h"]] > 0).all(axis=1).to_numpy())
     if wrong.any():
-        raise InputError(f"{Path(path).name}, row {table.index[np.argmax(wrong)]}: expected a box as four numbers "
+        raise InputError(f"{Path(path).name}, row {table.index[int(np.argmax(wrong))]}: expected a box as four numbers "
                          "x, y, w, h with w and h above 0")
     table["path"] = table["path"].replace(_moved(Path(path).parent))
-    return pd.concat([table[["path"]], table["label"].str.strip().replace("Infiltrate", "Infiltration"), boxes], axis=1)
+    names = table["label"].str.strip().replace("Infiltrate", "Infiltration")
+    return pd.concat([film_names(table["path"]), names, boxes], axis=1)

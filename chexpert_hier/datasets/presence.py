@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from .. import paths
 from ..errors import InputError
 from ..files import write_text
 from .dataset import Dataset
@@ -58,53 +59,22 @@ def require_films(dataset: Dataset, *, skip_bad: bool = False,
 
 def film_faults(dataset: Dataset, allow_outside: bool = False) -> list[str]:
     """Why each film cannot be used, "" where it is there; see `require_films`."""
-    root = os.path.realpath(dataset.root)
     files = dataset.films["file"].tolist()
-    outside = frozenset() if allow_outside else _links_outside(root, {os.path.dirname(file) for file in files})
-    return [_fault(root, file, outside, allow_outside) for file in files]
+    outside = [""] * len(files) if allow_outside else paths.outside(dataset.root, files)
+    return [why or _fault(os.path.join(dataset.root, paths.unescaped(file))) for why, file in zip(outside, files)]
 
 
-def _fault(root: str, file: str, outside: frozenset[str], allow_outside: bool) -> str:
+def _fault(path: str) -> str:
     """Why a film cannot be used, "" if it seems fine."""
-    if not allow_outside and (file.startswith("/") or ".." in file.split("/")):
-        return "is outside: its path leaves the data folder"
-    path = os.path.join(root, file)  # an absolute path stays one
     try:
-        status = os.lstat(path)
-        if stat.S_ISLNK(status.st_mode):
-            if not allow_outside and not _inside(root, path):
-                return "is a link that leaves the data folder"
-            status = os.stat(path)
+        status = os.stat(path)
     except FileNotFoundError:
         return "is missing"
     except (OSError, ValueError) as error:
         return f"cannot be read ({getattr(error, 'strerror', None) or 'not a file name'})"
-    if os.path.dirname(file) in outside:
-        return "lies behind a link that leaves the data folder"
     if not stat.S_ISREG(status.st_mode):
         return "is not a file"
     return "" if status.st_size else "is empty"
-
-
-def _links_outside(root: str, folders: set[str]) -> frozenset[str]:
-    """Which of the folders below `root` lie behind a symbolic link that leaves it."""
-    verdict: dict[str, bool] = {}
-
-    def leaves(folder: str) -> bool:
-        path, outside = "", False
-        for part in folder.split("/"):
-            path, above = f"{path}/{part}", outside
-            if path not in verdict:
-                verdict[path] = above or (os.path.islink(root + path) and not _inside(root, root + path))
-            outside = verdict[path]
-        return outside
-
-    return frozenset(folder for folder in folders if leaves(folder))
-
-
-def _inside(root: str, path: str) -> bool:
-    real = os.path.realpath(path)
-    return real == root or real.startswith(root.rstrip("/") + "/")
 
 
 def write_bad(bad: Sequence[BadFilm], path: Path) -> None:

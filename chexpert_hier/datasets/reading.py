@@ -1,108 +1,169 @@
-"""Data sets: one checked table of films and raw labels, split by patient; as a command, checks a data set.
-
-Opens no film; `data_checks` does.
-"""
+"""A data set's folder -> one checked table of films and raw labels, split by patient. Opens no film."""
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from .. import paths
 from ..errors import InputError, one_of
 from ..labels import key
-from . import chestxray14, mimic, readers
+from . import brax, chestxray14, chexlocalize, chexpertplus, mimic, openi, padchest, readers, rsna, vindr
+from .cells import REFUSED, check_paths, film_names, locate
 from .dataset import Dataset
+from .options import Options, Source
 from .splits import draw_split, limited
-from .tables import Problems, read_table, require_columns
+from .tables import Problems, plainly_named, read_table, require_columns
 
-READERS: dict[str, Callable[[Path, readers.Options, Problems], readers.Source]] = {
-    "chexpert": readers.chexpert,
-    "csv": readers.csv,
-    "chestxray14": chestxray14.reader,
-    "mimic": mimic.reader,
+
+class Reader(NamedTuple):
+    """A layout that can be read.
+
+    Attributes:
+        read: (folder, Options, Problems) -> Source.
+        films: how many films its description counts, both views; None: the user's own.
+        patients: the same of patients.
+        source: where these numbers stand.
+    """
+
+    read: Callable[[Path, Options, Problems], Source]
+    films: int | None = None
+    patients: int | None = None
+    source: str = ""
+
+
+READERS: dict[str, Reader] = {
+    "chexpert": Reader(readers.chexpert, 223_648, 64_740, "Irvin et al. 2019: train 223,414 films, valid 234"),
+    "csv": Reader(readers.csv),
+    "chestxray14": Reader(chestxray14.reader, 112_120, 30_805, "Wang et al. 2017"),
+    "mimic": Reader(mimic.reader, 377_110, 65_379, "Johnson et al. 2019, all views"),
+    "padchest": Reader(padchest.reader, 160_868, 67_625, "Bustos et al. 2020, all projections"),
+    "vindr": Reader(vindr.reader, 18_000, None, "Nguyen et al. 2022; patients are not told"),
+    "brax": Reader(brax.reader, 40_967, 19_351, "Reis et al. 2022, all views"),
+    "openi": Reader(openi.reader, 7_470, 3_851, "Demner-Fushman et al. 2016; reports with films for patients"),
+    "rsna": Reader(rsna.reader, 26_684, None, "Shih et al. 2019, films with public labels"),
+    "chexpertplus": Reader(chexpertplus.reader, 223_462, 64_925, "Chambon et al. 2024: train 223,228 films, valid 234"),
+    "chexlocalize": Reader(chexlocalize.reader, 902, 700, "Saporta et al. 2022: valid 234 films, test 668"),
 }
 VIEWS = ("frontal", "lateral", "both")
+SPLIT_RULES = ("auto", "official", "seeded", "paper")
 
 
-def read(data: str | os.PathLike, reader: str = "chexpert", labels: Sequence[str] | None = None,
-         views: str = "frontal", limit: int | None = None, seed: int = 0, *, train_file: str = "train.csv",
-         split: str = "auto", fractions: tuple[float, float, float] | None = None, allow_outside: bool = False,
-         problems: Problems | None = None) -> Dataset:
+def read(data: str | os.PathLike[str], options: Options | None = None, *, problems: Problems | None = None,
+         **fields: Any) -> Dataset:
     """Read a data set with all its splits.
 
     Args:
-        data: its folder (the one that holds train.csv).
-        reader: one of READERS.
-        labels: which labels; None takes the reader's own. CheXpert's labels may be asked of ChestX-ray14 and back.
-        views: "frontal", "lateral" or "both".
-        limit: keep at most so many films of each split: whole patients in an order drawn from `seed`, until the next
-            one would not fit (the first is always kept). Counted after the choice of views.
-        seed: of the limit and of a split drawn here.
-        train_file: table of the training films, e.g. "train_visualCheXbert.csv".
-        split: "auto": the data set's own where it has one, else drawn by patient; "official": its own; "seeded": drawn;
-            "paper": drawn 70/10/20 (CheXNet, section 3).
-        fractions: of the patients in train, valid and test, where the split is drawn; None takes the reader's (CSV
-            shape 90/10/0, ChestX-ray14 70/10/20 or 87.5/12.5 of the official list).
-        allow_outside: paths may leave the data folder.
+        data: its folder (CheXpert's is the one that holds train.csv).
+        options: see `options.Options`.
         problems: gathers what is wrong for a report; None stops at the first.
+        fields: of Options, written out: read("NIH", reader="chestxray14", views="both").
 
     Raises:
         InputError: what a user can mend, e.g. a missing folder or column, a cell that is no code, a film listed twice,
             a patient in two splits.
     """
-    one_of("reader", reader, READERS)
-    one_of("views", views, VIEWS)
-    one_of("split", split, ("auto", "official", "seeded", "paper"))
-    folder = Path(data)
+    options, problems = with_fields(options, fields), problems or Problems()
+    source = gathered(Path(data), options, problems)
+    films = settled(source.films, options, source.fractions, problems)
+    return Dataset(Path(data).resolve().name, source.root, films, source.labels)
+
+
+def with_fields(options: Options | None, fields: dict[str, Any]) -> Options:
+    """Options with some fields set, checked as far as no data set is needed.
+
+    Raises:
+        InputError: an unknown reader, choice of views or rule of the split.
+    """
+    if fields.get("labels") is not None:
+        fields = {**fields, "labels": tuple(fields["labels"])}
+    options = replace(options or Options(), **fields)
+    one_of("reader", options.reader, READERS)
+    one_of("views", options.views, VIEWS)
+    one_of("split", options.split, SPLIT_RULES)
+    return options
+
+
+def gathered(folder: Path, options: Options, problems: Problems) -> Source:
+    """What the reader finds in a folder, before splits are drawn.
+
+    Raises:
+        InputError: no such folder, or what the reader refuses.
+    """
     if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder; --data takes the folder that the data set unpacked into")
-    problems = problems or Problems()
-    options = readers.Options(tuple(labels) if labels else None, train_file, split, allow_outside)
-    source = READERS[reader](folder, options, problems)
-    films = source.films
+        what = "is a file" if folder.exists() else "no such folder"
+        raise InputError(f"{folder}: {what}; --data takes the folder that the data set unpacked into")
+    return READERS[options.reader].read(folder, options, problems)
+
+
+def settled(films: pd.DataFrame, options: Options, fractions: tuple[float, float, float],
+            problems: Problems) -> pd.DataFrame:
+    """The films with every split decided, checked, of the wanted views, within the limit.
+
+    Raises:
+        InputError: too few patients to split, a film listed twice, a patient in two splits, no film of these views.
+    """
     undecided = (films["split"] == "").to_numpy()
     if undecided.any():
-        fractions = fractions or ((0.7, 0.1, 0.2) if split == "paper" else source.fractions)
-        films.loc[undecided, "split"] = draw_split(films.loc[undecided, "patient"], seed, fractions)
+        fractions = options.fractions or ((0.7, 0.1, 0.2) if options.split == "paper" else fractions)
+        split = films["split"].to_numpy(object).copy()
+        split[undecided] = draw_split(films["patient"].to_numpy()[undecided].tolist(), options.seed, fractions)
+        films = films.assign(split=split)
     _check_unique(films, problems)
     _check_leak(films, problems)
-    if views != "both":
-        films = films[films["view"] == views.capitalize()]
-    if limit is not None:
-        films = limited(films, limit, seed)
+    if options.views != "both":
+        films = films[films["view"] == options.views.capitalize()]
+    if options.limit is not None:
+        films = limited(films, options.limit, options.seed)
     if not len(films):
-        raise InputError(f"{folder}: no {views} films; choose other --views")
-    return Dataset(folder.resolve().name, source.root, films.reset_index(drop=True), source.labels)
+        raise InputError(f"no {options.views} films there; choose other --views")
+    return films.reset_index(drop=True)
 
 
-def read_rows(path: str | os.PathLike, *, allow_outside: bool = False) -> list[tuple[Path, str, str]]:
+class FilmRow(NamedTuple):
+    """A film of a table without labels.
+
+    Attributes:
+        file: where it lies.
+        path: as in the table, in the written form of `paths`.
+        view: "Frontal", "Lateral", or "" where nothing says.
+    """
+
+    file: Path
+    path: str
+    view: str
+
+
+def read_rows(path: str | os.PathLike[str], *, allow_outside: bool = False) -> list[FilmRow]:
     """Read any CSV with a Path column, labels or none, as a list of films to predict.
 
     Args:
         path: the CSV; the films are looked for below its folder as `read` does.
-        allow_outside: paths may leave the data folder.
-
-    Returns:
-        (file, path as written, "Frontal" or "Lateral", "" where nothing says) per row.
+        allow_outside: paths and links may leave the data folder.
 
     Raises:
         InputError: no column Path, a blank one, or one that leaves the data folder.
     """
     path = Path(path)
-    table = read_table(path)
+    table = plainly_named(read_table(path), ("Path", "Frontal/Lateral"))
     require_columns(path, table, ("Path",), "Expected a CSV of films.")
-    readers.check_paths(path.name, table["Path"].to_numpy(), table.index.to_numpy(),
-                        readers.Options(allow_outside=allow_outside), Problems())
-    root, files = readers.locate(path.parent, table["Path"])
+    names, rows = film_names(table["Path"]), table.index.to_numpy()
+    check_paths(path.name, names.to_numpy(), rows, Options(allow_outside=allow_outside), Problems())
+    root, files = locate(path.parent, names)
+    for row, name, why in zip(rows, names, [""] * len(files) if allow_outside else paths.outside(root, files)):
+        if why:
+            raise InputError(f"{path.name}, row {row}: {name} {why} (--allow-outside if you trust this file)")
     stated = table.get("Frontal/Lateral", pd.Series("", index=table.index)).str.strip().str.capitalize()
-    written = table["Path"].str.extract(r"(frontal|lateral)[^/]*$", expand=False).str.capitalize().fillna("")
+    written = names.str.extract(r"(frontal|lateral)[^/]*$", expand=False).str.capitalize().fillna("")
     views = stated.where(stated.isin(["Frontal", "Lateral"]), written)
-    return list(zip([root / file for file in files], table["Path"], views))
+    return [FilmRow(root / paths.unescaped(file), name, view) for file, name, view in zip(files, names, views)]
 
 
-def read_predictions(path: str | os.PathLike, keys: Sequence[str], labels: Sequence[str]) -> np.ndarray:
+def read_predictions(path: str | os.PathLike[str], keys: Sequence[str], labels: Sequence[str]) -> np.ndarray:
     """Read a finished run's probabilities for U-SelfTrained, joined on `labels.key`.
 
     Args:
@@ -118,18 +179,19 @@ def read_predictions(path: str | os.PathLike, keys: Sequence[str], labels: Seque
     """
     table = read_table(path)
     require_columns(path, table, ("Path", *labels), "Expected a run's predictions of the training films.")
-    values = table[list(labels)].apply(pd.to_numeric, errors="coerce").to_numpy(np.float32)
+    values: np.ndarray = table[list(labels)].apply(pd.to_numeric, errors="coerce").to_numpy(np.float32)
     wrong = ~((values >= 0) & (values <= 1))
     if wrong.any():
         row, column = np.argwhere(wrong)[0]
         raise InputError(f"{Path(path).name}, row {table.index[row]}: {labels[column]} is "
                          f"{table[labels[column]].iloc[row]!r}; expected a probability")
-    places = {key(name): place for place, name in enumerate(table["Path"])}
+    places = {key(name): place for place, name in enumerate(film_names(table["Path"]))}
     missing = [name for name in keys if name not in places]
     if missing:
         raise InputError(f"{Path(path).name}: no prediction for {missing[0]} ({len(missing)} films); "
                          "predict the training films first")
-    return values[[places[name] for name in keys]]
+    found: np.ndarray = values[np.array([places[name] for name in keys], int)]
+    return found
 
 
 def _check_unique(films: pd.DataFrame, problems: Problems) -> None:
@@ -143,7 +205,7 @@ def _check_unique(films: pd.DataFrame, problems: Problems) -> None:
         return (f"{film['table']}, row {film['row']}: {film['path']} {how} (first in {earlier['table']}, "
                 f"row {earlier['row']}); expected each film once")
 
-    problems.say("film listed twice", (~first & (keys != "")).to_numpy(), message, readers.REFUSED)
+    problems.say("film listed twice", (~first & (keys != "")).to_numpy(), message, REFUSED)
 
 
 def _check_leak(films: pd.DataFrame, problems: Problems) -> None:

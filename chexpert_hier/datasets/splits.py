@@ -10,7 +10,6 @@ import pandas as pd
 
 from ..errors import InputError
 from ..labels import uniform_draws
-from .dataset import SPLITS
 
 if TYPE_CHECKING:
     from .dataset import Dataset
@@ -43,22 +42,24 @@ def draw_split(patients: Sequence[str], seed: int, fractions: tuple[float, float
 
 
 def limited(films: pd.DataFrame, limit: int, seed: int) -> pd.DataFrame:
-    """At most `limit` films of each split: whole patients in a drawn order, until the next would not fit.
+    """At most `limit` training films: whole patients in a drawn order, until the next would not fit.
 
-    The first patient is always kept. The order of films stays.
+    The first patient is always kept; the other splits stay whole, as does the order of films.
+
+    Raises:
+        InputError: a limit below 1.
     """
     if limit < 1:
         raise InputError(f"limit is {limit}; expected at least 1 film")
-    kept = np.zeros(len(films), bool)
-    for split in SPLITS:
-        places = np.flatnonzero((films["split"] == split).to_numpy())
-        if not len(places):
-            continue
-        names, patient, counts = np.unique(films["patient"].to_numpy(str)[places], return_inverse=True,
-                                           return_counts=True)
-        order = np.argsort(uniform_draws(names, ("limit",), seed)[:, 0], kind="stable")
-        fit = max(int(np.searchsorted(np.cumsum(counts[order]), limit, side="right")), 1)
-        kept[places] = np.isin(patient, order[:fit])
+    training = (films["split"] == "train").to_numpy()
+    if not training.any():
+        return films
+    names, patient, counts = np.unique(films["patient"].to_numpy(str)[training], return_inverse=True,
+                                       return_counts=True)
+    order = np.argsort(uniform_draws(names, ("limit",), seed)[:, 0], kind="stable")
+    fit = max(int(np.searchsorted(np.cumsum(counts[order]), limit, side="right")), 1)
+    kept = ~training
+    kept[training] = np.isin(patient, order[:fit])
     return films[kept]
 
 

@@ -51,8 +51,8 @@ class Films:
 
     @property
     def raw(self) -> np.ndarray:
-        """float32 (n, labels): 1, 0, -1 or NaN (blank)."""
-        return self.dataset.raw
+        """float32 (n, labels): 1, 0, -1, NaN (blank) or labels.UNKNOWN."""
+        return self.dataset.codes
 
     @property
     def keys(self) -> np.ndarray:
@@ -129,8 +129,9 @@ def read_data(recipe: Recipe, data: Path, labels: Sequence[str] | None = None, l
         InputError: see datasets.read.
     """
     outputs = labels or recipe.outputs or None
-    dataset = reading.read(data, recipe.reader, labels=outputs, views="both" if recipe.fair_frontal else recipe.views,
-                            limit=limit, seed=recipe.seed, train_file=recipe.train_file, split=recipe.split)
+    dataset = reading.read(data, reader=recipe.reader, labels=outputs, limit=limit, seed=recipe.seed,
+                           views="both" if recipe.fair_frontal else recipe.views, train_file=recipe.train_file,
+                           split=recipe.split)
     if not recipe.fair_frontal:
         return dataset
     train = (dataset.films["split"] == "train").to_numpy()

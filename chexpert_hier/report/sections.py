@@ -282,7 +282,7 @@ def _uncertain_labels(run) -> str:
     if run.dataset is None or recipe.three_class or recipe.labelling.parsed.rule.predictions:
         return ""
     train = run.dataset.split("train")
-    targets = labels.targets(train.raw, train.keys, train.labels, recipe.labelling)
+    targets = labels.targets(train.codes, train.keys, train.labels, recipe.labelling)
     rows = []
     for k, label in enumerate(train.labels):
         open_cells = targets[train.raw[:, k] == -1, k]

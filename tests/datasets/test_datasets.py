@@ -228,11 +228,11 @@ def test_too_few_patients_or_wrong_fractions():
 def test_limit_keeps_whole_patients_and_does_not_change_their_labels(tmp_path):
     folder = many(tmp_path, valid=[row(film(number, split="valid")) for number in range(900, 930)])
     whole, part, less = reading.read(folder), reading.read(folder, limit=20), reading.read(folder, limit=10)
-    for name in ("train", "valid"):
-        counts = whole.split(name).films.groupby("patient").size()
-        for limited, most in ((part, 20), (less, 10)):
-            found = limited.split(name).films.groupby("patient").size()
-            assert (found == counts[found.index]).all() and most - 3 <= found.sum() <= most
+    counts = whole.split("train").films.groupby("patient").size()
+    for limited, most in ((part, 20), (less, 10)):
+        found = limited.split("train").films.groupby("patient").size()
+        assert (found == counts[found.index]).all() and most - 3 <= found.sum() <= most
+        assert limited.split("valid").fingerprint == whole.split("valid").fingerprint  # left alone
     assert set(less.keys) <= set(part.keys) <= set(whole.keys)
     assert reading.read(folder, limit=20, seed=1).fingerprint != part.fingerprint
     assert len(reading.read(folder, limit=10**9)) == len(whole)
@@ -351,14 +351,14 @@ def test_a_users_own_labels_in_the_csv_shape(tmp_path):
     folder.mkdir()
     (folder / "train.csv").write_text("Patient,Path,Cat,Dog\n" + "".join(
         f"p{number // 2},set/{number}.png,{number % 2},-1\n" for number in range(20)))
-    mine = reading.read(folder, "csv", labels=["Dog", "Cat"])
+    mine = reading.read(folder, reader="csv", labels=["Dog", "Cat"])
     assert mine.labels == ("Dog", "Cat") and mine.raw[1].tolist() == [-1, 1]
     assert mine.films["patient"].nunique() == 10 and mine.split("valid").films["patient"].nunique() == 1
     assert (mine.films["view"] == "Frontal").all() and mine.films["age"].isna().all()
     with pytest.raises(InputError, match="--labels A,B"):
-        reading.read(folder, "csv")
+        reading.read(folder, reader="csv")
     with pytest.raises(InputError, match="no column Bird; found Patient, Path, Cat, Dog"):
-        reading.read(folder, "csv", labels=["Bird"])
+        reading.read(folder, reader="csv", labels=["Bird"])
 
 
 def test_names_must_differ_after_the_first_slash(tmp_path):
@@ -366,7 +366,7 @@ def test_names_must_differ_after_the_first_slash(tmp_path):
     folder.mkdir()
     (folder / "train.csv").write_text("Patient,Path,Cat\np1,one/1.png,1\np2,two/1.png,0\n")
     with pytest.raises(InputError, match=r"row 3: two/1.png is another's name after the first .*row 2"):
-        reading.read(folder, "csv", labels=["Cat"])
+        reading.read(folder, reader="csv", labels=["Cat"])
 
 
 # --------------------------------------------------------------------------------------------- ChestX-ray14
@@ -397,7 +397,7 @@ def chestxray(folder, edition=2017, lists=True, one_folder=False):
 
 @pytest.mark.parametrize("edition, one_folder", [(2017, False), (2020, True)])
 def test_chestxray14_as_it_unpacks(tmp_path, edition, one_folder):
-    nih = reading.read(chestxray(tmp_path / "nih", edition, one_folder=one_folder), "chestxray14")
+    nih = reading.read(chestxray(tmp_path / "nih", edition, one_folder=one_folder), reader="chestxray14")
     assert nih.labels == CHESTXRAY14_LABELS and len(nih) == 40 and all(path.is_file() for path in nih.files)
     assert {split: nih.split(split).films["patient"].nunique() for split in SPLITS} == {
         "train": 14, "valid": 2, "test": 4}
@@ -410,37 +410,37 @@ def test_chestxray14_as_it_unpacks(tmp_path, edition, one_folder):
 
 def test_chestxray14_splits(tmp_path):
     folder = chestxray(tmp_path / "nih")
-    paper = reading.read(folder, "chestxray14", split="paper")
+    paper = reading.read(folder, reader="chestxray14", split="paper")
     assert [paper.split(name).films["patient"].nunique() for name in SPLITS] == [14, 2, 4]
-    assert paper.split("test").films["path"].tolist() != reading.read(folder, "chestxray14").split("test").films[
+    assert paper.split("test").films["path"].tolist() != reading.read(folder, reader="chestxray14").split("test").films[
         "path"].tolist()
     (folder / "test_list.txt").write_text((folder / "test_list.txt").read_text() + "00000000_000.png\n")
     with pytest.raises(InputError, match=r"row 2: 00000000_000.png is in both of"):
-        reading.read(folder, "chestxray14")
+        reading.read(folder, reader="chestxray14")
     lines = (folder / "train_val_list.txt").read_text().split("\n")
     (folder / "train_val_list.txt").write_text("\n".join(lines[1:]))  # the other film of that patient stays
     with pytest.raises(InputError, match=r"0 is in .* and in .*; expected a patient in one split"):
-        reading.read(folder, "chestxray14")
+        reading.read(folder, reader="chestxray14")
     (folder / "test_list.txt").unlink()
-    assert reading.read(folder, "chestxray14").split("test").films["patient"].nunique() == 4
+    assert reading.read(folder, reader="chestxray14").split("test").films["patient"].nunique() == 4
     with pytest.raises(InputError, match="official split needs them"):
-        reading.read(folder, "chestxray14", split="official")
+        reading.read(folder, reader="chestxray14", split="official")
 
 
 def test_chestxray14_with_chexperts_labels_and_faults(tmp_path):
     folder = chestxray(tmp_path / "nih")
-    bridged = reading.read(folder, "chestxray14", labels=["Pleural Effusion", "Lung Lesion", "Support Devices"])
+    bridged = reading.read(folder, reader="chestxray14", labels=["Pleural Effusion", "Lung Lesion", "Support Devices"])
     np.testing.assert_array_equal(bridged.raw[:5], [[0, 0, np.nan], [1, 0, np.nan], [1, 0, np.nan], [0, 0, np.nan],
                                                     [0, 1, np.nan]])
     path = folder / "Data_Entry_2017.csv"
     path.write_text(path.read_text().replace("Hernia|Mass", "Hernia|Gout", 1))
     with pytest.raises(InputError, match=r"row 6: Finding Labels is 'Hernia\|Gout'"):
-        reading.read(folder, "chestxray14")
+        reading.read(folder, reader="chestxray14")
     with pytest.raises(InputError, match="'Flu': expected one of: Atelectasis"):
-        reading.read(folder, "chestxray14", labels=["Flu"])
+        reading.read(folder, reader="chestxray14", labels=["Flu"])
     path.unlink()
     with pytest.raises(InputError, match=r"no Data_Entry_2017.csv"):
-        reading.read(folder, "chestxray14")
+        reading.read(folder, reader="chestxray14")
 
 
 def test_boxes_with_nihs_broken_header(tmp_path):
@@ -482,7 +482,7 @@ def mimic(folder, compress=False):
 
 @pytest.mark.parametrize("compress", [False, True])
 def test_mimic_as_it_unpacks(tmp_path, compress):
-    both = reading.read(mimic(tmp_path / "mimic", compress), "mimic", views="both")
+    both = reading.read(mimic(tmp_path / "mimic", compress), reader="mimic", views="both")
     assert both.labels == CHEXPERT_LABELS and len(both) == 8  # of 17: others are oblique, unknown or without labels
     assert both.films["path"][0] == "files/p10/p10000032/s50000032/9896a0-0.jpg"
     assert both.films["split"].tolist() == ["train"] * 4 + ["valid"] * 2 + ["test"] * 2
@@ -497,15 +497,15 @@ def test_mimic_faults(tmp_path):
     text = path.read_text()
     path.write_text(text.replace("1.0", "3", 1))
     with pytest.raises(InputError, match=r"chexpert.csv, row 2: Edema is 3"):
-        reading.read(folder, "mimic")
+        reading.read(folder, reader="mimic")
     path.write_text(text)
     split = folder / "mimic-cxr-2.0.0-split.csv"
     split.write_text(split.read_text().replace("validate", "maybe"))
     with pytest.raises(InputError, match="no split of film"):
-        reading.read(folder, "mimic")
+        reading.read(folder, reader="mimic")
     path.unlink()
     with pytest.raises(InputError, match=r"no mimic-cxr-2.\*-chexpert.csv"):
-        reading.read(folder, "mimic")
+        reading.read(folder, reader="mimic")
 
 
 # --------------------------------------------------------------------------------------------- real films
@@ -517,17 +517,17 @@ def test_real_films(shared_data):
     whole = reading.read(shared_data / "nih_600")
     positives = dict(zip(whole.labels, (whole.split("train").raw == 1).sum(axis=0)))
     assert positives["Lung Opacity"] == 276 and positives["Lung Lesion"] == 119 and positives["Edema"] == 14
-    nih = reading.read(shared_data / "nih_600", "chestxray14")
+    nih = reading.read(shared_data / "nih_600", reader="chestxray14")
     assert dict(zip(nih.labels, nih.split("train").raw.sum(axis=0)))["Infiltration"] == 99
     # The folder's own CheXpert labels were made by the same bridge from the same NIH labels.
-    bridged = reading.read(shared_data / "nih_600", "chestxray14", labels=CHEXPERT_LABELS)
+    bridged = reading.read(shared_data / "nih_600", reader="chestxray14", labels=CHEXPERT_LABELS)
     order = {key: place for place, key in enumerate(bridged.keys)}
     ours = bridged.raw[[order[key] for key in whole.keys]]
     np.testing.assert_array_equal(ours == 1, whole.raw == 1)
     boxes = chestxray14.read_boxes(shared_data / "nih_600/bbox.csv")
     assert len(boxes) == 12
     # NIH's own tables with the films renamed into CheXpert's folders: nih_index.csv tells where each one is.
-    mini, bad = presence.require_films(reading.read(shared_data / "nih_mini", "chestxray14"))
+    mini, bad = presence.require_films(reading.read(shared_data / "nih_mini", reader="chestxray14"))
     assert (len(mini.split("train")), len(mini.split("valid")), bad) == (40, 16, [])
     moved = chestxray14.read_boxes(shared_data / "nih_mini/BBox_List_2017.csv")
     assert set(moved["path"]) <= set(mini.films["path"])
