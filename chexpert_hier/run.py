@@ -375,14 +375,11 @@ def _evaluate(recipe, tree, valid, answers: pd.DataFrame, out: Path) -> None:
     Films without studies in their paths (ChestX-ray14) are judged as films.
     """
     from . import evaluate
-    from .evaluate.names import study_of
+    from .evaluate.runs import joining_of
 
-    unit = recipe.unit if recipe.unit != "study" or all(map(study_of, answers["Path"])) else "film"
-    result = evaluate.evaluate(
-        answers, pd.read_csv(out / "truth.csv"), valid.labels, patients=None if unit == "study" else
-        valid.dataset.films["patient"].tolist(), unit=unit, rule=recipe.study_score,
-        seed=recipe.seed, truth_blank=recipe.blank, tree=tree, name=recipe.name,
-        conditional=pd.read_csv(out / "conditional.csv"))
+    joining = joining_of(recipe, valid.labels, answers["Path"], valid.dataset.films["patient"])
+    result = evaluate.evaluate(answers, pd.read_csv(out / "truth.csv"), joining, evaluate.Judging(
+        seed=recipe.seed, tree=tree, name=recipe.name), conditional=pd.read_csv(out / "conditional.csv"))
     evaluate.write(result, out)
     print(table(result.table))
 

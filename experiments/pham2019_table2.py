@@ -100,9 +100,9 @@ def _predict(args, name: str, models: list[Path], views: int, films: Path) -> Pa
 
 def _judge(args, files: dict, films: Path) -> dict:
     truth = evaluate.read_truth(films)
-    return {place: evaluate.evaluate(evaluate.read_predictions(file), truth, unit="study", intersect=True,
-                                     name=f"{place[0]}{', 10 views' if place[1] else ''}")
-            for place, file in files.items()}
+    joining = evaluate.Joining(unit="study", intersect=True)
+    return {place: evaluate.evaluate(evaluate.read_predictions(file), truth, joining, evaluate.Judging(
+        name=f"{place[0]}{', 10 views' if place[1] else ''}")) for place, file in files.items()}
 
 
 def _write(args, results: dict, films: Path, runs: list[Path], seconds: float) -> None:

@@ -42,8 +42,9 @@ def main(argv: list[str] | None = None) -> int:
     command = [sys.executable, "-m", "chexpert_hier.predict", films, "--model", *args.run, "--tta", args.tta, "--out",
                predictions, "--skip-bad"]
     subprocess.run([str(part) for part in command], check=True)
-    result = evaluate.evaluate(evaluate.read_predictions(predictions), truth, CHEXPERT_LABELS, unit="study", rule="max",
-                               views="frontal", name="the model")
+    joining = evaluate.Joining(CHEXPERT_LABELS, unit="study", views="frontal")
+    result = evaluate.evaluate(evaluate.read_predictions(predictions), truth, joining,
+                               evaluate.Judging(name="the model"))
     readers = radiologists.beside(result, raters, truth, replicates=1000)
     evaluate.write(evaluate.Findings([result], readers={result.name: readers}), args.out)
     write_text(args.out / "README.md", page(args, result, readers, films))

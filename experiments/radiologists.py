@@ -59,8 +59,8 @@ def _test_set(folder: Path, replicates: int) -> tuple[dict, dict]:
     results, readers = {}, {}
     for name in EXPECTED:
         file = folder / "example_models" / "predictions" / "standard" / f"{name}_predictions.csv"
-        results[name] = evaluate.evaluate(evaluate.read_predictions(file), truth, COMPETITION_LABELS, name=name,
-                                          replicates=replicates, curves=False)
+        results[name] = evaluate.evaluate(evaluate.read_predictions(file), truth, evaluate.Joining(COMPETITION_LABELS),
+                                          evaluate.Judging(replicates=replicates, curves=False, name=name))
         readers[name] = radiologists.beside(results[name], points, truth, replicates=replicates)
     return results, readers
 
@@ -75,7 +75,8 @@ def _row(name: str, result, readers) -> dict:
 
 def _chexnet(folder: Path) -> pd.DataFrame:
     result = evaluate.evaluate(evaluate.read_predictions(folder / "reference_preds.csv.gz"),
-                               evaluate.read_truth(folder / "reference_preds_truth_onehot.csv.gz"), curves=False)
+                               evaluate.read_truth(folder / "reference_preds_truth_onehot.csv.gz"),
+                               judging=evaluate.Judging(curves=False))
     table = result.table.iloc[:-1].merge(pd.read_csv(folder / "reference_aucs.csv"), on="label", validate="1:1")
     table["difference"] = table["auroc"] - table["auc"]
     return table[["label", "positives", "auroc", "auroc_low", "auroc_high", "delong_low", "delong_high", "auc",

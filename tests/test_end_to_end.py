@@ -64,7 +64,7 @@ def test_the_run_folder_holds_all_that_later_commands_need(run, data):
 
 def test_the_files_alone_give_the_same_evaluation(run):
     result = evaluate.evaluate(evaluate.read_predictions(run / "predictions.csv"),
-                               evaluate.read_truth(run / "truth.csv"), replicates=10)
+                               evaluate.read_truth(run / "truth.csv"), judging=evaluate.Judging(replicates=10))
     stored = pd.read_csv(run / "evaluation.csv")
     np.testing.assert_allclose(result.table["auroc"], stored["auroc"], atol=1e-6)
 

@@ -45,6 +45,7 @@ def scripts(wheel, tmp_path_factory) -> Path:
 def test_the_wheel_holds_every_module_and_nothing_else(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     modules = {path.relative_to(REPOSITORY).as_posix() for path in (REPOSITORY / "chexpert_hier").rglob("*.py")}
+    modules |= {path.relative_to(REPOSITORY).as_posix() for path in REPOSITORY.glob("chexpert_hier/*/templates/*")}
     assert modules | {"chexpert_hier/films/data/detector.npz"} <= set(names)
     assert all(name.startswith("chexpert_hier") for name in names)
 

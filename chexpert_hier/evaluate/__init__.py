@@ -3,12 +3,13 @@
 ``python -m chexpert_hier.evaluate --predictions P.csv --truth T.csv --out DIR``, and the same as functions.
 """
 
-from .evaluation import Result, evaluate
+from .evaluation import evaluate
 from .findings import Findings
-from .joining import join
+from .joining import Joining, join
 from .output import write
 from .ranking import auroc, average_precision, bootstrap_auroc, delong, delong_interval
-from .reading import ensemble, read_predictions, read_truth
+from .reading import ensemble, read_meta, read_predictions, read_truth
+from .result import Judging, Result
 
-__all__ = ["Findings", "Result", "auroc", "average_precision", "bootstrap_auroc", "delong", "delong_interval",
-           "ensemble", "evaluate", "join", "read_predictions", "read_truth", "write"]
+__all__ = ["Findings", "Joining", "Judging", "Result", "auroc", "average_precision", "bootstrap_auroc", "delong",
+           "delong_interval", "ensemble", "evaluate", "join", "read_meta", "read_predictions", "read_truth", "write"]

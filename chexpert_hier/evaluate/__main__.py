@@ -3,11 +3,20 @@
 import argparse
 import json
 import logging
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from .. import commands
 from ..errors import InputError, one_of
 from ..files import locked, remove_leftovers
+
+if TYPE_CHECKING:
+    from ..hierarchy import Tree
+    from .findings import Findings
+    from .joining import Joining
+    from .result import Judging
 
 log = logging.getLogger("chexpert_hier.evaluate")
 
@@ -16,38 +25,60 @@ def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
     args = argparse.ArgumentParser(prog="python -m chexpert_hier.evaluate", description="Judge predictions against the "
                                    "truth: AUROC with intervals, thresholds, calibration, radiologists, comparisons.")
-    args.add_argument("--predictions", nargs="+", required=True, metavar="P.csv", help="key column Path or Study, one "
-                      "column of scores per label; the second and later files are compared with the first")
-    args.add_argument("--truth", required=True, metavar="T.csv", help="same keys; 1, 0, -1 (left out), blank")
-    args.add_argument("--out", required=True, metavar="DIR", help="where evaluation.csv, .json, .html and figures/ go")
-    args.add_argument("--radiologists", nargs="+", default=[], metavar="R.csv", help="one file of 1 and 0 per reader")
-    args.add_argument("--labels", nargs="+", metavar="NAME", help="which labels (all that both files have)")
-    args.add_argument("--by", default="", metavar="COLUMNS", help="subgroups by columns of the truth file: "
-                      "Sex,Age,AP/PA")
-    args.add_argument("--unit", choices=("film", "study", "patient"), help="what one case is (what both files allow)")
-    args.add_argument("--rule", default="max", help="films to studies and patients: max, mean, confident, or a JSON "
-                      "file {label: rule} (max)")
-    args.add_argument("--views", default="both", choices=("both", "frontal", "lateral"), help="which films count")
-    args.add_argument("--patients", metavar="COLUMN", help="the truth file's column of patients (read from the paths)")
-    args.add_argument("--threshold", default="youden", metavar="RULE", help="youden, f1, sensitivity=0.9, "
-                      "specificity=0.9, a number, or a JSON file {label: number} or evaluation.json (youden)")
-    args.add_argument("--calibrate", default="platt", choices=("platt", "isotonic", "none"), help="(platt)")
-    args.add_argument("--fit", nargs=2, metavar=("P.csv", "T.csv"), help="other films' predictions and truth to choose "
-                      "thresholds and fit the calibration on (cross-fitted by patient)")
-    args.add_argument("--conditional", metavar="C.csv", help="the scores before the chain rule, to set beside")
-    args.add_argument("--tree", default=None, metavar="NAME", help="chexpert, hbce, chestxray14, flat or a JSON file "
-                      "(that of the labels)")
-    args.add_argument("--truth-blank", default="negative", choices=("negative", "ignore"), help="(negative)")
-    args.add_argument("--ensemble", action="store_true", help="also judge the mean of all files of predictions")
-    args.add_argument("--intersect", action="store_true", help="judge the keys that both have, and say how many not")
-    args.add_argument("--replicates", type=int, default=1000, help="bootstrap resamples of patients (1000)")
-    args.add_argument("--stratified", action="store_true", help="resample within patterns of truth")
-    args.add_argument("--seed", type=int, default=0, help="of resamples and folds (0)")
-    args.add_argument("--no-page", action="store_true", help="only evaluation.csv and .json")
-    args.add_argument("--resume", action="store_true", help="accepted like everywhere: an evaluation takes seconds and "
-                      "is made anew")
-    args.add_argument("--quiet", action="store_true", help="print nothing but errors")
+    _what(args.add_argument)
+    _how(args.add_argument)
+    _written(args.add_argument)
     return args
+
+
+def _what(add: Any) -> None:
+    add("--predictions", nargs="+", metavar="P.csv", help="key column Path or Study, one column of scores per label "
+        "(or of decisions, 0 and 1); several files are compared")
+    add("--truth", metavar="T.csv", help="same keys; 1, 0, -1 (left out), blank")
+    add("--run", metavar="RUN", help="a finished run, judged on its own films as it judges itself, in place of "
+        "--predictions and --truth")
+    add("--data", metavar="DIR", help="with --run: the films of another data set, which the run's model answers for "
+        "and is judged on beside its own (external validation)")
+    add("--reader", metavar="NAME", help="of --data (the run's)")
+    add("--radiologists", nargs="+", default=[], metavar="R.csv", help="one file of 1 and 0 per reader")
+    add("--meta", metavar="M.csv", help="further columns for --by (Sex, Age, site, ...), by Path, Study or Patient")
+    add("--fit", nargs=2, metavar=("P.csv", "T.csv"), help="other films' predictions and truth to choose thresholds "
+        "and fit the calibration on (cross-fitted by patient)")
+    add("--conditional", metavar="C.csv", help="the scores before the chain rule, to set beside")
+    add("--ensemble", action="store_true", help="also judge the mean of all files of predictions")
+
+
+def _how(add: Any) -> None:
+    add("--labels", nargs="+", metavar="NAME", help="which labels (all that both files have)")
+    add("--by", default="", metavar="COLUMNS", help="subgroups by columns of the truth or meta file: Sex,Age,AP/PA")
+    add("--unit", choices=("film", "study", "patient"), help="what one case is (studies where all paths tell theirs, "
+        "as CheXpert's do, else films)")
+    add("--rule", help="films to studies and patients: max, mean, confident, or a JSON file {label: rule} (max)")
+    add("--views", default="both", choices=("both", "frontal", "lateral"), help="which films count")
+    add("--patients", metavar="COLUMN", help="the truth file's column of patients (read from the paths)")
+    add("--threshold", default="youden", metavar="RULE", help="youden, f1, sensitivity=0.9, specificity=0.9, a number, "
+        "or a JSON file {label: number} or evaluation.json (youden)")
+    add("--calibrate", default="platt", choices=("platt", "isotonic", "none"), help="(platt)")
+    add("--mean", default="plain", choices=("plain", "weighted"), help="weighted: also the mean AUROC over all labels, "
+        "plain and weighted by positives (plain)")
+    add("--tree", metavar="NAME", help="chexpert, hbce, chestxray14, flat or a JSON file (that of the labels)")
+    add("--truth-blank", choices=("negative", "ignore"), help="(negative)")
+    add("--intersect", action="store_true", help="judge the keys that both have, and say how many not")
+    add("--pairs", metavar="PAIRS", help="compare with the first, all with each other, or with the one that is named "
+        "(first; all with --table)")
+    add("--replicates", type=int, default=1000, help="bootstrap resamples of patients (1000)")
+    add("--stratified", action="store_true", help="resample within patterns of truth")
+    add("--seed", type=int, default=0, help="of resamples and folds (0)")
+
+
+def _written(add: Any) -> None:
+    add("--out", required=True, metavar="DIR", help="where evaluation.csv, .json, .html and figures/ go; a folder with "
+        "another evaluation is refused")
+    add("--table", nargs="+", default=[], choices=("latex", "markdown", "csv"), help="also a table for a paper: "
+        "table.tex (booktabs), table.md, table.csv; the best is bold where the difference is certain")
+    add("--no-page", action="store_true", help="no pictures and no evaluation.html")
+    add("--resume", action="store_true", help="accepted like everywhere: an evaluation takes seconds and is made anew")
+    add("--quiet", action="store_true", help="print nothing but errors")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -55,63 +86,127 @@ def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
     if args.quiet:
         logging.getLogger("chexpert_hier").setLevel(logging.ERROR)
-    if Path(args.out).exists() and not Path(args.out).is_dir():
-        raise InputError(f"--out {args.out}: is a file; give a folder")
-    from .output import write
+    _check(args)
+    from .output import refuse_another, write
+    asked = _asked(args)
+    refuse_another(args.out, asked)
     findings = _judge(args)  # before the folder is made: what cannot be judged leaves nothing behind
-    with locked(args.out):
-        remove_leftovers(args.out)
-        write(findings, args.out, page=not args.no_page)
+    findings.asked = asked
+    out = Path(args.out)
+    with locked(out):
+        remove_leftovers(out)
+        write(findings, out, page=not args.no_page, tables=args.table)
     if not args.quiet:
-        _show(findings, Path(args.out), page=not args.no_page)
+        from .terminal import report
+        print("\n".join(report(findings)))
+        print(f"written: {out / ('evaluation.csv' if args.no_page else 'evaluation.html')}")
     return 0
 
 
-def _judge(args: argparse.Namespace):
-    from .comparison import compare
+def _check(args: argparse.Namespace) -> None:
+    """Refuse arguments that do not go together."""
+    if Path(args.out).exists() and not Path(args.out).is_dir():
+        raise InputError(f"--out {args.out}: is a file; give a folder")
+    if args.run and (args.predictions or args.truth):
+        raise InputError("--run takes the run's own predictions and truth; leave --predictions and --truth out")
+    if args.run and (args.unit or args.rule or args.patients or args.truth_blank or args.ensemble or args.conditional):
+        raise InputError("--run judges as the run judges itself; leave --unit, --rule, --patients, --truth-blank, "
+                         "--ensemble and --conditional out, or give its files with --predictions and --truth")
+    if not args.run and not (args.predictions and args.truth):
+        raise InputError("give --predictions and --truth, or --run")
+    if (args.data or args.reader) and not args.run:
+        raise InputError("--data and --reader belong to --run: the model that answers for these films")
+    if args.run and args.data and (args.fit or args.radiologists or args.meta):
+        raise InputError("--data sets inside beside outside; leave --fit, --radiologists and --meta out")
+
+
+def _asked(args: argparse.Namespace) -> dict[str, object]:
+    from .output import asked
+    own = [Path(args.run) / name for name in ("predictions.csv", "truth.csv")] if args.run else []
+    named = {"predictions": args.predictions or [], "truth": [args.truth] if args.truth else [], "run": own,
+             "radiologists": args.radiologists, "meta": [args.meta] if args.meta else [], "fit": args.fit or [],
+             "conditional": [args.conditional] if args.conditional else []}
+    left_out = {"out", "table", "no_page", "resume", "quiet", "run", *named}
+    return asked(named, {name: value for name, value in vars(args).items() if name not in left_out})
+
+
+def _judge(args: argparse.Namespace) -> "Findings":
+    from .result import Judging
+    judging = Judging(args.replicates, args.seed, args.stratified, args.threshold, args.calibrate,
+                      [c.strip() for c in args.by.split(",") if c.strip()], _tree(args.tree), mean=args.mean)
+    if args.run:
+        return _outside(args, judging) if args.data else _own(args, judging)
+    return _files(args, judging)
+
+
+def _files(args: argparse.Namespace, judging: "Judging") -> "Findings":
+    from .comparison import compare_systems
     from .evaluation import judge
     from .findings import Findings
-    from .joining import join
+    from .joining import Joining, join
     from .radiologists import beside
-    from .reading import ensemble, read_predictions, read_truth
-    from .thresholds import parse_rule
+    from .reading import ensemble, read_meta, read_predictions, read_truth
     truth = read_truth(args.truth)
-    joining = {"patients": args.patients, "unit": args.unit, "rule": _rule(args.rule), "truth_blank": args.truth_blank,
-               "intersect": args.intersect, "views": args.views}
-    settings = {"replicates": _count(args.replicates), "seed": args.seed, "stratified": args.stratified,
-                "threshold": parse_rule(args.threshold), "calibrate": args.calibrate, "tree": _tree(args.tree),
-                "by": [c.strip() for c in args.by.split(",") if c.strip()]}
-    findings = Findings([])
+    joining = Joining(args.labels, args.patients, args.unit, _rule(args.rule or "max"), args.truth_blank or "negative",
+                      args.intersect, args.views)
     systems = dict(zip(_names(args.predictions), map(read_predictions, args.predictions)))
     if args.ensemble:
         systems[f"ensemble of {len(systems)}"] = ensemble(list(systems.values()))
+    if args.pairs is not None:
+        one_of("--pairs", args.pairs, ("first", "all", *systems))
+    meta = read_meta(args.meta) if args.meta else None
+    readers = dict(zip(_names(args.radiologists), map(read_predictions, args.radiologists)))
+    fit = (read_predictions(args.fit[0]), read_truth(args.fit[1])) if args.fit else None
+    findings = Findings([])
     for name, table in systems.items():
-        cases = join(table, truth, args.labels, **joining)
-        fitting = None
-        if args.fit:
-            fitting = join(read_predictions(args.fit[0]), read_truth(args.fit[1]), cases.labels, **joining)
-        before = None
-        if args.conditional and not findings.results:                # belongs to the first file
-            before = join(read_predictions(args.conditional), truth, cases.labels, **joining)
-        result = judge(cases, fitting, before, name=name, **settings)
-        findings.results.append(result)
-        if args.radiologists:
-            readers = dict(zip(_names(args.radiologists), map(read_predictions, args.radiologists)))
-            findings.readers[name] = beside(result, readers, truth, seed=args.seed, **joining)
-    first = findings.results[0]
-    for other in findings.results[1:]:
-        findings.comparisons[f"{other.name} against {first.name}"] = compare(
-            first.cases, other.cases, (first.name, other.name), replicates=args.replicates, seed=args.seed)
+        cases = join(table, truth, joining, meta)
+        fitting = join(*fit, joining.elsewhere(cases.labels)) if fit else None
+        before = _before(args, truth, replace(joining, labels=cases.labels)) if not findings.results else None
+        findings.results.append(judge(cases, replace(judging, name=name), fitting, before))
+        if readers:
+            findings.readers[name] = beside(findings.results[-1], readers, truth, joining, seed=args.seed)
+    findings.comparisons = compare_systems(findings.results, args.pairs or ("all" if args.table else "first"),
+                                           replicates=args.replicates, seed=args.seed)
     return findings
 
 
-def _count(replicates: int) -> int:
-    if replicates < 0:
-        raise InputError(f"--replicates is {replicates}; expected 0 or more")
-    return replicates
+def _before(args: argparse.Namespace, truth: Any, joining: "Joining") -> Any:
+    """The first file's scores before the chain rule, joined with the truth; None where none are given."""
+    from .joining import join
+    from .reading import read_predictions
+    return join(read_predictions(args.conditional), truth, joining) if args.conditional else None
 
 
-def _names(paths: list[str]) -> list[str]:
+def _own(args: argparse.Namespace, judging: "Judging") -> "Findings":
+    """A run on its own films, as it judges itself."""
+    from .evaluation import evaluate
+    from .findings import Findings
+    from .runs import read_run
+    run = read_run(args.run)
+    joining = replace(run.joining, views=args.views, labels=args.labels or run.joining.labels)
+    judging = replace(judging, name=run.name, tree=judging.tree or run.tree, seed=args.seed or run.recipe.seed)
+    return Findings([evaluate(run.predictions, run.truth, joining, judging, conditional=run.conditional)])
+
+
+def _outside(args: argparse.Namespace, judging: "Judging") -> "Findings":
+    """A run on its own films beside those of another data set."""
+    from .external import compare_outside
+    from .findings import Findings
+    from .joining import join
+    from .runs import answer_outside, read_run
+    run = read_run(args.run)
+    with locked(args.out):
+        other = answer_outside(run, args.data, args.out, args.reader)
+    inside = join(run.predictions, run.truth, replace(run.joining, labels=args.labels or run.joining.labels))
+    outside = join(other.predictions, other.truth, replace(other.joining, labels=args.labels))
+    judging = replace(judging, tree=judging.tree or run.tree, name=run.name)
+    found = compare_outside(inside, outside, judging, other.name)
+    found.notes.extend(other.notes)
+    return Findings([replace(found.inside, name=f"{run.name}, inside"),
+                     replace(found.outside, name=f"{run.name}, {other.name}")], external=found)
+
+
+def _names(paths: Sequence[str]) -> list[str]:
     """Short names that tell the files apart: the stem, with its folder where stems repeat."""
     stems = [Path(path).name.removesuffix(".gz").removesuffix(".csv") for path in paths]
     names = [stem if stems.count(stem) == 1 else f"{Path(path).parent.name}/{stem}" for path, stem in zip(paths, stems)]
@@ -119,22 +214,19 @@ def _names(paths: list[str]) -> list[str]:
 
 
 def _rule(text: str) -> str | dict[str, str]:
-    from .aggregate import RULES
+    from .aggregate import RULES, check_rule
     if not text.endswith(".json"):
         one_of("--rule", text, RULES)
         return text
     try:
-        rules = json.loads(Path(text).read_text(encoding="utf-8"))
-        for rule in rules.values():
-            one_of(f"{text}: rule", rule, RULES)
-        return rules
-    except (OSError, ValueError, AttributeError, TypeError) as error:
-        if isinstance(error, InputError):
-            raise
+        rules = {str(label): rule for label, rule in json.loads(Path(text).read_text(encoding="utf-8")).items()}
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
         raise InputError(f"{text}: cannot be read as JSON {{label: rule}}") from error
+    check_rule(rules)
+    return rules
 
 
-def _tree(name: str | None):
+def _tree(name: str | None) -> "Tree | None":
     if name is None:
         return None
     from ..hierarchy import TREES, read_tree
@@ -142,28 +234,6 @@ def _tree(name: str | None):
         return read_tree(name)
     one_of("--tree", name, TREES)
     return TREES[name]
-
-
-def _show(findings, out: Path, page: bool) -> None:
-    for result in findings.results:
-        width = max(map(len, result.table["label"]))
-        unit = {"study": "studies"}.get(result.cases.unit, f"{result.cases.unit}s")
-        print(f"{result.name}: {len(result.cases.keys):,} {unit} of {result.cases.total_patients:,} patients")
-        for row in result.table.itertuples():
-            interval = f"({row.auroc_low:.3f} to {row.auroc_high:.3f})"
-            print(f"  {row.label:<{width}}  AUROC {row.auroc:.4f} {interval}  {row.positives:,} positives, "
-                  f"{row.negatives:,} negatives{'  FEW POSITIVES' if row.few_positives else ''}")
-        for note in result.notes:
-            print(f"  - {note}")
-        if result.name in findings.readers:
-            below = findings.readers[result.name].below.iloc[-1]
-            print(f"  - Radiologists below the ROC curve: {below.below_roc:.1f} on average "
-                  f"(strictly: {below.strictly_below_roc:.1f}).")
-    for name, table in {**findings.results[0].comparisons, **findings.comparisons}.items():
-        row = table.iloc[-1]
-        print(f"{name}: {row.label} {row.difference:+.4f} ({row.difference_low:+.4f} to {row.difference_high:+.4f}): "
-              f"{row.verdict}")
-    print(f"written: {out / ('evaluation.html' if page else 'evaluation.csv')}")
 
 
 if __name__ == "__main__":

@@ -7,40 +7,45 @@ import pandas as pd
 
 from ..errors import InputError, one_of
 
-# rule -> in words. "confident" is that of CheXpertNet's authors: per finding the film whose larger class probability,
-# max(p, 1 - p), is largest (CheXpertNet, section 4.3); "max" Stanford's over a study's views (deviations D9).
+# rule -> in words. "confident" is that of CheXpertNet's authors (deviations N8): per finding the film whose larger
+# class probability, max(p, 1 - p), is largest; "max" is Stanford's over a study's views (D9).
 RULES = {"max": "the highest score of the films",
          "mean": "the mean score of the films",
          "confident": "the score of the most confident film, the one with the largest max(p, 1 - p)"}
+# Columns of our own beside the labels'; no label is named so, for brackets mark what is no label (names.label_columns).
+KEY, JOINED = "[key]", "[joined]"
+
+
+def check_rule(rule: str | Mapping[str, str]) -> None:
+    """Refuse what is no rule, or a table {label: rule} that holds one.
+
+    Raises:
+        InputError: in one line that lists the rules.
+    """
+    for one in [rule] if isinstance(rule, str) else rule.values():
+        one_of("--rule", one, tuple(RULES))
 
 
 def aggregate(side: pd.DataFrame, unit: str, rule: str | Mapping[str, str], labels: Sequence[str],
               kind: str) -> pd.DataFrame:
-    """One row per value of the column `joined`, in order of first appearance.
+    """One row per value of the column JOINED, in order of first appearance.
 
     Args:
-        side: columns joined, key, the labels and others, of which the first film's value is kept.
+        side: columns JOINED, KEY, the labels and others, of which the first film's value is kept.
         unit: "film" leaves the table as it is.
-        rule: max, mean or confident, or {label: rule} with "*" for the labels that are not named.
+        rule: max, mean or confident, or {label: rule} with "*" for the labels that are not named (max where neither).
         labels: the columns that hold scores or truths.
         kind: "score", or "truth": a finding is present when any film has it, unknown when none has it and any is
             uncertain or blank.
 
     Raises:
-        InputError: an unknown rule, or `confident` on scores outside [0, 1].
+        InputError: `confident` on scores outside [0, 1].
     """
-    if isinstance(rule, str):
-        one_of("--rule", rule, RULES)
-    if unit == "film":
-        out = side.copy()
-        if kind == "truth":
-            out[list(labels)] = side[list(labels)].replace(-1.0, np.nan)
-        return out
-    group = pd.factorize(side["joined"])[0]
-    first = ~pd.Series(group).duplicated().to_numpy()
-    out = side[first].reset_index(drop=True)
+    group = np.arange(len(side)) if unit == "film" else pd.factorize(side[JOINED])[0]
+    out = side[~pd.Series(group).duplicated().to_numpy()].reset_index(drop=True)
+    out.attrs = side.attrs
     if kind == "score":
-        out["key"] = out["joined"]
+        out[KEY] = out[JOINED]
     for label in labels:
         values = side[label].to_numpy(float)
         chosen = rule if isinstance(rule, str) else rule.get(label, rule.get("*", "max"))

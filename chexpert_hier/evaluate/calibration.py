@@ -5,6 +5,7 @@ Only scores in [0, 1] are judged here; others have an order but no meaning as pr
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -83,10 +84,12 @@ class Scaling:
         if self.method == "none":
             return np.asarray(scores, float)
         if self.method == "isotonic":
-            return np.interp(scores, self.x, self.y)
-        return 1 / (1 + np.exp(-(self.slope * _logit(scores) + self.intercept)))
+            scaled: np.ndarray = np.interp(scores, self.x, self.y)
+            return scaled
+        scaled = 1 / (1 + np.exp(-(self.slope * _logit(scores) + self.intercept)))
+        return scaled
 
-    def as_dict(self) -> dict:
+    def as_dict(self) -> dict[str, Any]:
         """The fields, for JSON."""
         return asdict(self)
 
@@ -112,7 +115,7 @@ def fit(scores: np.ndarray, truth: np.ndarray, method: str = "platt") -> Scaling
     if method == "none" or not positives or not negatives:
         return Scaling("none", positives=positives)
     if method == "isotonic" and positives >= ISOTONIC_POSITIVES:
-        from sklearn.isotonic import IsotonicRegression
+        from sklearn.isotonic import IsotonicRegression  # type: ignore[import-untyped]
         line = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(scores, present.astype(float))
         return Scaling("isotonic", x=tuple(map(float, line.X_thresholds_)), y=tuple(map(float, line.y_thresholds_)),
                        positives=positives)
@@ -123,7 +126,13 @@ def fit(scores: np.ndarray, truth: np.ndarray, method: str = "platt") -> Scaling
 
 def _logit(scores: np.ndarray) -> np.ndarray:
     inside = np.clip(scores, _EDGE, 1 - _EDGE)
-    return np.log(inside) - np.log1p(-inside)
+    logit: np.ndarray = np.log(inside) - np.log1p(-inside)
+    return logit
+
+
+def logistic(scores: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
+    """Slope and intercept of the logistic regression of a truth (1, 0) on the logit of scores in [0, 1], (films,)."""
+    return _newton(_logit(scores), truth)
 
 
 def _newton(x: np.ndarray, target: np.ndarray) -> tuple[float, float]:
@@ -168,7 +177,7 @@ def under_ancestors(probabilities: np.ndarray, labels: tuple[str, ...], tree: Tr
     return out
 
 
-def read_scalings(stored: Mapping[str, Mapping]) -> dict[str, Scaling]:
+def read_scalings(stored: Mapping[str, Mapping[str, Any]]) -> dict[str, Scaling]:
     """Scalings as they stand in evaluation.json under "calibration".
 
     Raises:

@@ -3,8 +3,9 @@
 The bridge between tables and arrays: after `join` there are only float arrays, one row per film, study or patient.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -12,10 +13,51 @@ import pandas as pd
 from .. import labels as names_of_labels
 from ..errors import InputError, one_of
 from . import names
-from .aggregate import RULES, aggregate
+from .aggregate import JOINED, KEY, RULES, aggregate, check_rule
+from .names import Pair
 from .reading import BLANK, where
 
-UNITS = ("film", "study", "patient")
+PATIENT = "[patient]"
+UNITS = {"film": "films", "study": "studies", "patient": "patients"}
+
+
+@dataclass(frozen=True)
+class Joining:
+    """How predictions are put beside the truth: which labels and films count, and what one case is.
+
+    Attributes:
+        labels: which labels; None takes all that both sides have.
+        patients: the name of the truth's column of patients, or one value per row of the truth; None reads them from
+            the keys.
+        unit: "film", "study" or "patient"; None takes studies where every key of both sides tells its study (as
+            CheXpert's paths do), else films.
+        rule: how films become studies or patients: max, mean, confident, or {label: rule} with "*" for the others.
+        truth_blank: "negative" counts blank truths as absent, "ignore" leaves them out.
+        intersect: drop keys that only one side has, instead of an error.
+        views: "frontal", "lateral" or "both": which films count.
+
+    Raises:
+        InputError: a word that is none of these.
+    """
+
+    labels: Sequence[str] | None = None
+    patients: str | Sequence[object] | None = None
+    unit: str | None = None
+    rule: str | Mapping[str, str] = "max"
+    truth_blank: str = "negative"
+    intersect: bool = False
+    views: str = "both"
+
+    def __post_init__(self) -> None:
+        one_of("--truth-blank", self.truth_blank, ("negative", "ignore"))
+        one_of("--views", self.views, ("both", "frontal", "lateral"))
+        if self.unit is not None:
+            one_of("--unit", self.unit, UNITS)
+        check_rule(self.rule)
+
+    def elsewhere(self, labels: Sequence[str]) -> "Joining":
+        """The same for other films and given labels; a list of patients belongs to the first truth only."""
+        return replace(self, labels=labels, patients=self.patients if isinstance(self.patients, str) else None)
 
 
 @dataclass(frozen=True)
@@ -63,127 +105,140 @@ class Cases:
         """How many patients there are."""
         return int(self.patients.max(initial=-1)) + 1
 
+    @property
+    def decisions(self) -> bool:
+        """Whether every score is 0 or 1: someone's decisions, which have no order to judge."""
+        return bool(np.isin(self.scores, (0.0, 1.0)).all())
 
-def join(predictions: pd.DataFrame, truth: pd.DataFrame, labels: Sequence[str] | None = None, *,
-         patients: str | Sequence | None = None, unit: str | None = None, rule: str | Mapping[str, str] = "max",
-         truth_blank: str = "negative", intersect: bool = False, views: str = "both") -> Cases:
+    @property
+    def in_words(self) -> str:
+        """What was judged: "500 studies of 480 patients"."""
+        count = len(self.keys)
+        cases = f"{count:,} {self.unit if count == 1 else UNITS[self.unit]}"
+        total = self.total_patients
+        return cases if self.unit == "patient" else f"{cases} of {total:,} patient{'s' * (total != 1)}"
+
+
+class _Sides(NamedTuple):
+    """Predictions and truth on one unit: columns JOINED (the common key), KEY, PATIENT, the labels, others."""
+
+    scored: pd.DataFrame
+    known: pd.DataFrame
+    unit: str
+
+
+def join(predictions: pd.DataFrame, truth: pd.DataFrame, joining: Joining | None = None,
+         meta: pd.DataFrame | None = None) -> Cases:
     """Put predictions beside the truth, by key and by label name.
 
     Args:
         predictions: key column and scores, as `read_predictions` gives them.
         truth: key column and truths, as `read_truth` gives them.
-        labels: which labels; None takes all that both have.
-        patients: the name of a column, or one value per row of `truth`; None reads them from the keys.
-        unit: "film", "study" or "patient"; None takes what both files can be joined on (studies when one has them).
-        rule: how films become studies or patients: max, mean, confident, or {label: rule} with "*" for the others.
-        truth_blank: "negative" counts blank truths as absent, "ignore" leaves them out.
-        intersect: drop keys that only one side has, instead of an error.
-        views: "frontal", "lateral" or "both": which films count.
+        joining: how; None: the defaults.
+        meta: further columns about the films, studies or patients (`read_meta`), for subgroups.
 
     Raises:
         InputError: anything that does not fit, in one line.
     """
-    one_of("--truth-blank", truth_blank, ("negative", "ignore"))
-    one_of("--views", views, ("both", "frontal", "lateral"))
-    if unit is not None:
-        one_of("--unit", unit, UNITS)
-    notes: list[str] = []
-    pairs = _chosen_labels(predictions, truth, labels, notes)
-    scored = _side(predictions, [(label, ours) for label, ours, _ in pairs], "score")
-    known = _side(truth, [(label, theirs) for label, _, theirs in pairs], "truth")
+    joining = joining or Joining()
+    notes: list[str] = list(predictions.attrs.get("notes", []))
+    pairs = _chosen_labels(predictions, truth, joining.labels, notes)
+    chosen = [pair.label for pair in pairs]
+    scored = _side(predictions, {pair.label: pair.predicted for pair in pairs}, "score")
+    known = _side(truth, {pair.label: pair.known for pair in pairs}, "truth")
     _tell_spelling(pairs, notes)
-    scored["patient"] = None
-    known["patient"] = _given_patients(truth, patients)
-    scored, known, found = _to_common_unit(scored, known, unit, views, notes)
-    counted = known["joined"].isin(scored["joined"]).to_numpy()
-    known, uncertain = _settle_truth(known, [p[0] for p in pairs], counted, truth_blank, notes)
-    scored = aggregate(scored, found, rule, [p[0] for p in pairs], "score")
-    known = aggregate(known, found, "max", [p[0] for p in pairs], "truth")
-    scored, known = _matched(scored, known, predictions, truth, intersect, notes)
-    chosen = [p[0] for p in pairs]
-    about = known.drop(columns=[*chosen, "key", "patient", "joined"])
-    if found != "film" and len(predictions) > len(scored):
-        notes.append(f"{len(predictions):,} films were joined into {len(scored):,} "
-                     f"{'studies' if found == 'study' else 'patients'} by {_rule_in_words(rule)}.")
+    scored[PATIENT] = None
+    known[PATIENT] = _given_patients(truth, joining.patients)
+    scored, known, unit = _to_common_unit(scored, known, joining, notes)
+    counted = known[JOINED].isin(scored[JOINED]).to_numpy()
+    uncertain = _count_unknown(known[chosen].to_numpy(float)[counted], chosen, joining.truth_blank, notes)
+    if joining.truth_blank == "negative":
+        known[chosen] = known[chosen].fillna(0.0)
+    films = len(scored)
+    scored = aggregate(scored, unit, joining.rule, chosen, "score")
+    known = aggregate(known, unit, "max", chosen, "truth")
+    scored, known = _matched(scored, known, joining.intersect, notes)
+    if unit != "film" and films > len(scored):
+        notes.append(f"{films:,} films were joined into {len(scored):,} {UNITS[unit]} by {_rule_in_words(joining)}.")
     who = _patient_names(known, notes)
-    return Cases(tuple(chosen), known["key"].to_numpy(object), np.unique(who, return_inverse=True)[1], who,
-                 scored[chosen].to_numpy(float), known[chosen].to_numpy(float), about, found, uncertain, notes)
+    about = known.drop(columns=[*chosen, KEY, PATIENT, JOINED])
+    if meta is not None:
+        about = _with_meta(about, meta, known[JOINED], who, unit, notes)
+    return Cases(tuple(chosen), known[KEY].to_numpy(object), np.unique(who, return_inverse=True)[1], who,
+                 scored[chosen].to_numpy(float), known[chosen].to_numpy(float), about, unit, uncertain, notes)
 
 
-def _rule_in_words(rule: str | Mapping[str, str]) -> str:
-    return RULES[rule] if isinstance(rule, str) else "one rule per label"
+def _rule_in_words(joining: Joining) -> str:
+    return RULES[joining.rule] if isinstance(joining.rule, str) else "one rule per label"
 
 
-def _chosen_labels(predictions: pd.DataFrame, truth: pd.DataFrame, labels, notes: list[str]) -> list[tuple]:
+def _chosen_labels(predictions: pd.DataFrame, truth: pd.DataFrame, labels: Sequence[str] | None,
+                   notes: list[str]) -> list[Pair]:
     sources = [table.attrs.get("source", name) for table, name in ((predictions, "predictions"), (truth, "truth"))]
     predicted, known = ({name: column for name, column in names.label_columns(table.columns, source, kind).items()
                          if pd.api.types.is_numeric_dtype(table[column])}
                         for table, source, kind in zip((predictions, truth), sources, ("score", "truth")))
     pairs = names.paired_labels(predicted, known)
     if labels is not None:
-        by_name = {names.plain(pair[0]): pair for pair in pairs}
+        by_name = {names.plain(pair.label): pair for pair in pairs}
         missing = [label for label in labels if names.plain(label) not in by_name]
         if missing:
             raise InputError(f"label {missing[0]!r} is not in both {sources[0]} and {sources[1]}; both have: "
-                             f"{', '.join(pair[0] for pair in pairs) or 'none'}")
-        return [by_name[names.plain(label)] for label in labels]
+                             f"{', '.join(pair.label for pair in pairs) or 'none'}")
+        return [by_name[names.plain(label)] for label in dict.fromkeys(labels)]
     if not pairs:
         raise InputError(f"{sources[0]} and {sources[1]} have no label in common; found {_few(predicted.values())} "
                          f"and {_few(known.values())}")
-    used = ({c for pair in pairs for c in pair[1]}, {c for pair in pairs for c in pair[2]})
-    for columns, taken, side in zip((predicted, known), used, ("predictions have", "truth has")):
-        if alone := [c for c in columns.values() if c not in taken]:
-            notes.append(f"Not judged, for only the {side} {'it' if len(alone) == 1 else 'them'}: {', '.join(alone)}.")
+    _tell_unused(predicted, [c for pair in pairs for c in pair.predicted], "predictions have", notes)
+    _tell_unused(known, [c for pair in pairs for c in pair.known], "truth has", notes)
     return pairs
 
 
-def _few(items, most: int = 5) -> str:
-    items = list(map(str, items))
-    return ", ".join(items[:most]) + (", ..." if len(items) > most else "") if items else "none"
+def _tell_unused(columns: Mapping[str, str], used: Sequence[str], side: str, notes: list[str]) -> None:
+    if alone := [column for column in columns.values() if column not in used]:
+        notes.append(f"Not judged, for only the {side} {'it' if len(alone) == 1 else 'them'}: {', '.join(alone)}.")
 
 
-def _tell_spelling(pairs: list[tuple], notes: list[str]) -> None:
-    changed = []
-    for label, ours, theirs in pairs:
-        for side, columns in (("predictions", ours), ("truth", theirs)):
-            if columns != [label]:
-                changed.append(f"{' or '.join(columns)} ({side}) as {label}")
+def _few(items: Iterable[object], most: int = 5) -> str:
+    found = list(map(str, items))
+    return ", ".join(found[:most]) + (", ..." if len(found) > most else "") if found else "none"
+
+
+def _tell_spelling(pairs: Sequence[Pair], notes: list[str]) -> None:
+    changed = [f"{' or '.join(columns)} ({side}) as {pair.label}" for pair in pairs
+               for side, columns in (("predictions", pair.predicted), ("truth", pair.known))
+               if columns != (pair.label,)]
     if changed:
         notes.append(f"Columns read under another name: {'; '.join(changed)}.")
 
 
-def _side(table: pd.DataFrame, columns: list[tuple[str, list[str]]], kind: str) -> pd.DataFrame:
+def _side(table: pd.DataFrame, columns: Mapping[str, tuple[str, ...]], kind: str) -> pd.DataFrame:
     """One side with plain columns: key, the labels and (for the truth) everything else; values checked."""
     source = table.attrs.get("source", "predictions" if kind == "score" else "truth")
     key = names.key_column(table.columns, source)
     values = {}
-    for label, found in columns:
+    for label, found in columns.items():
         parts = np.stack([table[c].to_numpy(float) for c in found], 1)
         _check_values(table, found, parts, kind)
-        with np.errstate(invalid="ignore"):
-            values[label] = parts[:, 0] if len(found) == 1 else np.fmax.reduce(parts, axis=1)
-    side = pd.DataFrame(values)
-    side["key"] = table[key].astype(str).str.strip().to_numpy()
-    used = {key, *(c for _, found in columns for c in found)}
-    if kind == "truth":
-        for column in table.columns:
-            if column not in used and column not in side:
-                side[column] = table[column].to_numpy()
+        values[label] = parts[:, 0] if len(found) == 1 else np.fmax.reduce(parts, axis=1)
+    used = {key, KEY, PATIENT, JOINED, *values, *(c for found in columns.values() for c in found)}
+    others = {column: table[column].to_numpy() for column in table.columns if kind == "truth" and column not in used}
+    side = pd.DataFrame({**values, **others, KEY: table[key].astype(str).str.strip().to_numpy()})
     side.attrs = {"source": source, "key": key}
-    if (blank := side["key"].isin(BLANK)).any():
-        raise InputError(f"{source}, row {int(np.flatnonzero(blank)[0]) + 1}: {key} is blank")
+    if (blank := side[KEY].isin(BLANK)).any():
+        raise InputError(f"{where(table, int(np.flatnonzero(blank)[0]))}: {key} is blank; expected a path or study")
     return side
 
 
-def _check_values(table: pd.DataFrame, found: list[str], parts: np.ndarray, kind: str) -> None:
+def _check_values(table: pd.DataFrame, found: Sequence[str], parts: np.ndarray, kind: str) -> None:
     bad = ~np.isfinite(parts) if kind == "score" else ~(np.isnan(parts) | np.isin(parts, (1, 0, -1)))
     if bad.any():
-        row, column = np.argwhere(bad)[0]
+        row, column = map(int, np.argwhere(bad)[0])
         expected = "a finite score" if kind == "score" else "1, 0, -1 or blank"
         raise InputError(f"{where(table, row)}: {found[column]} is {parts[row, column]:g}; expected {expected}")
 
 
-def _given_patients(truth: pd.DataFrame, patients) -> Sequence | None:
+def _given_patients(truth: pd.DataFrame, patients: str | Sequence[object] | None) -> np.ndarray | None:
     if patients is None:
         return None
     if isinstance(patients, str):
@@ -196,34 +251,42 @@ def _given_patients(truth: pd.DataFrame, patients) -> Sequence | None:
     return np.asarray(patients).astype(str)
 
 
-def _to_common_unit(scored: pd.DataFrame, known: pd.DataFrame, unit: str | None, views: str,
-                    notes: list[str]) -> tuple[pd.DataFrame, pd.DataFrame, str]:
-    sides = {"scored": scored, "known": known}
-    studies = {name: names.KEY_COLUMNS[names.plain(side.attrs["key"])] == "Study" for name, side in sides.items()}
-    unit = unit or ("study" if any(studies.values()) else "film")
-    if unit == "patient" and known["patient"].notna().all():
-        patient = dict(zip(known["key"].map(names_of_labels.key), known["patient"]))
-        scored["patient"] = [patient.get(names_of_labels.key(key), key) for key in scored["key"]]
-    for name, side in sides.items():
-        if unit == "film" and studies[name]:
+def _to_common_unit(scored: pd.DataFrame, known: pd.DataFrame, joining: Joining, notes: list[str]) -> _Sides:
+    unit = joining.unit or ("study" if _tells_studies(scored) and _tells_studies(known) else
+                            "study" if _is_study(scored) or _is_study(known) else "film")
+    if unit == "patient" and known[PATIENT].notna().all():
+        patient = dict(zip(known[KEY].map(names_of_labels.key), known[PATIENT]))
+        scored[PATIENT] = [patient.get(names_of_labels.key(key), key) for key in scored[KEY]]
+    sides = []
+    for side in (scored, known):
+        if unit == "film" and _is_study(side):
             raise InputError(f"{side.attrs['source']}: has one row per study, so films cannot be judged; "
                              "use --unit study")
-        sides[name] = side = _with_views(side, views, notes) if not studies[name] else side
+        side = side if _is_study(side) else _with_views(side, joining.views, notes)
         _refuse_twice(side)
-        side["joined"] = _unit_keys(side, unit, studies[name])
-    if not set(sides["scored"]["joined"]) & set(sides["known"]["joined"]):
-        _try_from_patient_on(sides, notes)
-    return sides["scored"], sides["known"], unit
+        side[JOINED] = unit_keys(side, unit)
+        sides.append(side)
+    if not set(sides[0][JOINED]) & set(sides[1][JOINED]):
+        _join_from_patient_on(sides, notes)
+    return _Sides(sides[0], sides[1], unit)
+
+
+def _is_study(side: pd.DataFrame) -> bool:
+    return names.KEY_COLUMNS[names.plain(side.attrs["key"])] == "Study"
+
+
+def _tells_studies(side: pd.DataFrame) -> bool:
+    return _is_study(side) or all(map(names.study_of, side[KEY]))
 
 
 def _with_views(side: pd.DataFrame, views: str, notes: list[str]) -> pd.DataFrame:
     if views == "both":
         return side
-    view = side["Frontal/Lateral"] if "Frontal/Lateral" in side else pd.Series(map(names.view_of, side["key"]))
-    if view.isna().all() or not (view == views.capitalize()).any():
+    view = side["Frontal/Lateral"] if "Frontal/Lateral" in side else pd.Series(map(names.view_of, side[KEY]))
+    keep = (view == views.capitalize()).to_numpy()
+    if not keep.any():
         raise InputError(f"{side.attrs['source']}: no {views} films found (column Frontal/Lateral or file names "
                          "ending in _frontal, _lateral)")
-    keep = (view == views.capitalize()).to_numpy()
     if not keep.all():
         notes.append(f"{side.attrs['source']}: {(~keep).sum():,} films that are not {views} were left out.")
     kept = side[keep].reset_index(drop=True)
@@ -232,79 +295,109 @@ def _with_views(side: pd.DataFrame, views: str, notes: list[str]) -> pd.DataFram
 
 
 def _refuse_twice(side: pd.DataFrame) -> None:
-    keys = side["key"].map(names_of_labels.key)
+    keys = side[KEY].map(names_of_labels.key)
     if (again := keys.duplicated()).any():
         row = int(np.flatnonzero(again)[0])
-        raise InputError(f"{side.attrs['source']}: {side['key'].iloc[row]} appears {(keys == keys.iloc[row]).sum()} "
+        raise InputError(f"{side.attrs['source']}: {side[KEY].iloc[row]} appears {(keys == keys.iloc[row]).sum()} "
                          f"times ({again.sum():,} rows too many); every film or study may have one row")
 
 
-def _unit_keys(side: pd.DataFrame, unit: str, is_study: bool) -> np.ndarray:
-    if unit == "film" or (unit == "study" and is_study):
-        return side["key"].map(names_of_labels.key).to_numpy(object)
+def unit_keys(side: pd.DataFrame, unit: str) -> np.ndarray:
+    """The name of the case that each row of a side belongs to, str (rows,).
+
+    Args:
+        side: columns KEY and PATIENT (which may be blank); attrs source and key.
+        unit: "film", "study" or "patient".
+
+    Raises:
+        InputError: a key does not tell its study or patient.
+    """
+    if unit == "film" or (unit == "study" and _is_study(side)):
+        return side[KEY].map(names_of_labels.key).to_numpy(object)
     if unit == "study":
-        studies = side["key"].map(names.study_of)
+        studies = side[KEY].map(names.study_of)
         if studies.isna().any():
-            raise InputError(f"{side.attrs['source']}: cannot tell the study of {side['key'][studies.isna()].iloc[0]}; "
+            raise InputError(f"{side.attrs['source']}: cannot tell the study of {side[KEY][studies.isna()].iloc[0]}; "
                              "expected a path such as .../patient00001/study1/view1_frontal.jpg")
         return studies.map(names_of_labels.key).to_numpy(object)
-    patients = side["patient"] if side["patient"].notna().all() else names.patients_of(side["key"])
+    patients = side[PATIENT] if side[PATIENT].notna().all() else names.patients_of(side[KEY])
     if patients is None:
         raise InputError(f"{side.attrs['source']}: cannot tell the patients from {side.attrs['key']}; "
                          "expected paths with patient00001 or NIH image names")
     return np.asarray(patients, object)
 
 
-def _try_from_patient_on(sides: dict[str, pd.DataFrame], notes: list[str]) -> None:
+def _join_from_patient_on(sides: Sequence[pd.DataFrame], notes: list[str]) -> None:
     """The test release starts at test/, other files have folders before it: join from the patient's folder on."""
-    short = {name: side["joined"].str.extract(r"(patient\d+.*)$", expand=False) for name, side in sides.items()}
-    if any(s.isna().any() for s in short.values()) or not set(short["scored"]) & set(short["known"]):
-        raise InputError(f"{sides['scored'].attrs['source']} and {sides['known'].attrs['source']} share no key; "
-                         f"found {sides['scored']['joined'].iloc[0]} and {sides['known']['joined'].iloc[0]}")
-    for name, side in sides.items():
-        if side.drop_duplicates("joined").shape[0] != short[name].nunique():
+    short = [side[JOINED].astype(str).str.extract(r"(patient\d+.*)$", expand=False) for side in sides]
+    if any(s.isna().any() for s in short) or not set(short[0]) & set(short[1]):
+        raise InputError(f"{sides[0].attrs['source']} and {sides[1].attrs['source']} share no key; "
+                         f"found {sides[0][JOINED].iloc[0]} and {sides[1][JOINED].iloc[0]}")
+    for side, part in zip(sides, short):
+        if side[JOINED].nunique() != part.nunique():
             raise InputError(f"{side.attrs['source']}: different folders hold the same patient and study, so that keys "
                              "of the two files cannot be matched; use the same paths in both")
-        side["joined"] = short[name].to_numpy(object)
+        side[JOINED] = part.to_numpy(object)
     notes.append("Keys were joined from the patient's folder on, for the folders before it differ.")
 
 
-def _settle_truth(known: pd.DataFrame, labels: list[str], counted: np.ndarray, blank: str,
-                  notes: list[str]) -> tuple[pd.DataFrame, np.ndarray]:
-    """Blank to absent or left out; -1 counted in the rows that are judged, and left in place for the aggregation."""
-    values = known[labels].to_numpy(float)
-    blanks, uncertain = np.isnan(values), (values[counted] == -1).sum(0)
-    if blanks[counted].any():
-        notes.append(f"{blanks[counted].sum():,} blank truths count as {'absent' if blank == 'negative' else 'unknown'}"
-                     f"{' (--truth-blank ignore leaves them out)' if blank == 'negative' else ' and are left out'}.")
+def _count_unknown(values: np.ndarray, labels: Sequence[str], blank: str, notes: list[str]) -> np.ndarray:
+    """How many -1 there are per label, int (labels,), among the rows that are judged; says so, and of blanks too."""
+    blanks = int(np.isnan(values).sum())
+    uncertain: np.ndarray = (values == -1).sum(0)
+    if blanks:
+        notes.append(f"{blanks:,} blank truths count as absent (--truth-blank ignore leaves them out)."
+                     if blank == "negative" else f"{blanks:,} blank truths count as unknown and are left out.")
     if uncertain.any():
         counts = ", ".join(f"{label} {count:,}" for label, count in zip(labels, uncertain) if count)
         notes.append(f"Uncertain truths (-1) are left out: {counts}.")
-    settled = known.copy()
-    settled.attrs = known.attrs
-    if blank == "negative":
-        settled[labels] = np.where(blanks, 0.0, values)
-    return settled, uncertain
+    return uncertain
 
 
-def _matched(scored: pd.DataFrame, known: pd.DataFrame, predictions: pd.DataFrame, truth: pd.DataFrame,
-             intersect: bool, notes: list[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    scored, known = scored.set_index("joined", drop=False), known.set_index("joined", drop=False)
-    both = known.index[known.index.isin(scored.index)]                # the truth's order
-    for side, other, table, name in ((known, scored, predictions, "predictions"), (scored, known, truth, "truth")):
+def _matched(scored: pd.DataFrame, known: pd.DataFrame, intersect: bool,
+             notes: list[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The rows that both have, in the truth's order."""
+    sources = scored.attrs["source"], known.attrs["source"]
+    scored, known = scored.set_index(JOINED, drop=False), known.set_index(JOINED, drop=False)
+    both = known.index[known.index.isin(scored.index)]
+    for side, other, source in ((known, scored, sources[0]), (scored, known, sources[1])):
         if len(alone := side.index[~side.index.isin(other.index)]):
-            source = table.attrs.get("source", name)
             if not intersect:
                 raise InputError(f"{source}: {len(alone):,} of {len(side):,} keys are missing, first "
-                                 f"{side.loc[alone[0], 'key']}; give all, or --intersect to judge what both have")
+                                 f"{side.loc[alone[0], KEY]}; give all, or --intersect to judge what both have")
             notes.append(f"{len(alone):,} of {len(side):,} keys are missing in {source} and were dropped "
                          "(--intersect).")
     return scored.loc[both].reset_index(drop=True), known.loc[both].reset_index(drop=True)
 
 
 def _patient_names(known: pd.DataFrame, notes: list[str]) -> np.ndarray:
-    patients = known["patient"].to_numpy(object) if known["patient"].notna().all() else names.patients_of(known["key"])
+    given = known[PATIENT].to_numpy(object)
+    patients = given if known[PATIENT].notna().all() else names.patients_of(known[KEY])
     if patients is None:
         notes.append("The keys do not tell patients apart: every row counts as its own patient (--patients COLUMN).")
-        patients = known["joined"].to_numpy(object)                  # by name, so that row order does not matter
-    return patients.astype(str)
+        patients = known[JOINED].to_numpy(object)                  # by name, so that row order does not matter
+    who: np.ndarray = patients.astype(str)
+    return who
+
+
+def _with_meta(about: pd.DataFrame, meta: pd.DataFrame, joined: pd.Series, who: np.ndarray, unit: str,
+               notes: list[str]) -> pd.DataFrame:
+    """The cases' other columns, and those of `meta` by film, study or patient; of several rows of a case the first."""
+    source, key = meta.attrs["source"], meta.attrs["key"]
+    by_patient = names.plain(key) in names.PATIENT_COLUMNS
+    side = meta.rename(columns={key: KEY}).assign(**{PATIENT: None})
+    side.attrs = {"source": source, "key": key}
+    cases = pd.Series(who) if by_patient else joined.reset_index(drop=True)
+    side.index = pd.Index(side[KEY] if by_patient else unit_keys(side, unit))
+    if not cases.isin(side.index).any():                             # folders before the patient's may differ
+        side.index = side.index.astype(str).str.replace(r"^.*?(?=patient\d)", "", regex=True)
+        cases = cases.astype(str).str.replace(r"^.*?(?=patient\d)", "", regex=True)
+    if missing := int((~cases.isin(side.index)).sum()):
+        if missing == len(cases):
+            raise InputError(f"{source}: none of its {len(side):,} rows belongs to a judged case; found "
+                             f"{side[KEY].iloc[0]}, expected such as {cases.iloc[0]}")
+        notes.append(f"{source}: {missing:,} of {len(cases):,} cases are not in it; they are unknown in its columns.")
+    new = side[~side.index.duplicated()].drop(columns=[KEY, PATIENT]).reindex(cases)
+    if changed := [str(column) for column in new if column in about]:
+        notes.append(f"{source}: its {', '.join(changed)} replace the truth file's.")
+    return pd.concat([about.drop(columns=changed).reset_index(drop=True), new.reset_index(drop=True)], axis=1)

@@ -1,7 +1,8 @@
 """What columns and keys are called: label columns in any spelling, key columns, patients and studies out of paths."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 import numpy as np
 
@@ -10,6 +11,7 @@ from ..labels import CHEXPERT_LABELS, COMPETITION_LABELS
 
 KEY_COLUMNS = {"path": "Path", "image": "Path", "image path": "Path", "filename": "Path", "file": "Path",
                "image index": "Path", "study": "Study", "study path": "Study"}
+PATIENT_COLUMNS = ("patient", "patient id", "subject id")
 NOT_LABELS = {"sex", "age", "frontal/lateral", "ap/pa", "patient", "patient id", "study id", "view", "projection",
               "split", "follow up #", "patient age", "patient gender", "view position", "finding labels", "unnamed: 0",
               "gender", "subject id", "dicom id", "index", "weight", "fold"}
@@ -51,19 +53,26 @@ def key_column(columns: Iterable[str], source: str) -> str:
 def label_columns(columns: Iterable[str], source: str, kind: str = "score") -> dict[str, str]:
     """Map plain names to the columns that may hold a label; `<label> [sd]` and known other columns are left out.
 
+    Where a file holds scores and truths side by side (`Edema_Pred`, `Edema_GT`), only the columns with the ending of
+    the kind are labels: what else it holds about them (`Edema_AE`, an absolute error) is neither.
+
     Args:
         columns: of the file.
         source: the file's name, for the error.
-        kind: "score" or "truth": which endings (`Edema_pred`, `Edema_true`) belong to the name and which to the other.
+        kind: "score" or "truth": which endings belong to the name and which to the other.
 
     Raises:
         InputError: two columns have the same plain name.
     """
-    other = _ENDINGS["truth" if kind == "score" else "score"]
-    found = {}
-    for column in columns:
-        name = _ENDINGS[kind].sub("", plain(column))
-        if name in KEY_COLUMNS or name in NOT_LABELS or "[" in name or other.search(name):
+    plains = {column: plain(column) for column in columns}
+    own, other = _ENDINGS[kind], _ENDINGS["truth" if kind == "score" else "score"]
+    side_by_side = any(map(own.search, plains.values())) and any(map(other.search, plains.values()))
+    found: dict[str, str] = {}
+    for column, full in plains.items():
+        name = own.sub("", full)
+        if name in KEY_COLUMNS or name in NOT_LABELS or "[" in name or other.search(name) or not name:
+            continue
+        if side_by_side and name == full:
             continue
         if name in found:
             raise InputError(f"{source}: columns {found[name]!r} and {column!r} are the same label; keep one of them")
@@ -71,54 +80,60 @@ def label_columns(columns: Iterable[str], source: str, kind: str = "score") -> d
     return found
 
 
-def paired_labels(predicted: dict[str, str], known: dict[str, str]) -> list[tuple[str, list[str], list[str]]]:
+class Pair(NamedTuple):
+    """A label and its columns on both sides; of two columns the maximum is meant (Lung Lesion = Mass or Nodule)."""
+
+    label: str
+    predicted: tuple[str, ...]
+    known: tuple[str, ...]
+
+
+def paired_labels(predicted: Mapping[str, str], known: Mapping[str, str]) -> list[Pair]:
     """Pair the label columns of predictions and truth.
 
     Args:
         predicted, known: plain name -> column, from `label_columns`.
 
     Returns:
-        (label, prediction columns, truth columns) in CheXpert's order, other labels after it in the truth's order;
-        where a side has two columns, their maximum is meant (Lung Lesion = Mass or Nodule).
+        pairs in CheXpert's order, other labels after it in the truth's order.
     """
-    pairs = []
+    pairs: dict[str, Pair] = {}
     for name in list(known) + [n for n in BRIDGES if n not in known]:
         ours, theirs = _columns(name, predicted), _columns(name, known)
         if ours and theirs and (name in predicted or name in known):
-            pairs.append((_spelling(name, theirs, ours), ours, theirs))
+            label = _spelling(name, theirs, ours)
+            pairs.setdefault(label, Pair(label, ours, theirs))
     order = {name: place for place, name in enumerate(CHEXPERT_LABELS)}
-    pairs = list({label: (label, ours, theirs) for label, ours, theirs in reversed(pairs)}.values())[::-1]
-    return sorted(pairs, key=lambda pair: order.get(pair[0], len(order)))
+    return sorted(pairs.values(), key=lambda pair: order.get(pair.label, len(order)))
 
 
-def _spelling(name: str, theirs: list[str], ours: list[str]) -> str:
+def _spelling(name: str, theirs: tuple[str, ...], ours: tuple[str, ...]) -> str:
     """CheXpert's spelling where either side means one of its labels; other labels keep the truth's, without ending."""
     plains = (name, *(_ENDINGS[kind].sub("", plain(side[0])) for kind, side in (("truth", theirs), ("score", ours))))
     ending = _ENDINGS["truth"].search(re.sub(r"[\s_\-]", " ", theirs[0]).lower())
     return next((_SPELLED[n] for n in plains if n in _SPELLED), theirs[0][:ending.start()] if ending else theirs[0])
 
 
-def _columns(name: str, columns: dict[str, str]) -> list[str]:
+def _columns(name: str, columns: Mapping[str, str]) -> tuple[str, ...]:
     if name in columns:
-        return [columns[name]]
+        return (columns[name],)
     for other, same in ALIASES.items():
         if same == name and other in columns:
-            return [columns[other]]
+            return (columns[other],)
         if other == name and same in columns:
-            return [columns[same]]
-    if all(part in columns for part in BRIDGES.get(name, ("",))):
-        return [columns[part] for part in BRIDGES[name]]
-    return []
+            return (columns[same],)
+    parts = BRIDGES.get(name, ())
+    return tuple(columns[part] for part in parts) if parts and all(part in columns for part in parts) else ()
 
 
-def patients_of(keys: Sequence[str]) -> np.ndarray | None:
+def patients_of(keys: Iterable[str]) -> np.ndarray | None:
     """The patient of each key: `patient00012` (CheXpert), `p10000032` (MIMIC), `00000013` of an NIH image name.
 
     Returns:
         str (films,), or None where a key does not tell.
     """
     found = [_patient(str(key)) for key in keys]
-    return None if None in found else np.array(found, dtype=object)
+    return None if None in found else np.array(found, object)
 
 
 def _patient(key: str) -> str | None:
@@ -140,8 +155,16 @@ def view_of(path: str) -> str | None:
     return match.group(1).capitalize() if match else None
 
 
-def mean_labels(labels: Sequence[str]) -> tuple[str, tuple[str, ...]]:
-    """Which labels the mean is taken over, and what it is called."""
-    if set(COMPETITION_LABELS) <= set(labels):
-        return "mean of five", COMPETITION_LABELS
-    return f"mean of {len(labels)}", tuple(labels)
+class MeanOver(NamedTuple):
+    """What the mean over labels is called, and which labels it is over."""
+
+    name: str
+    labels: tuple[str, ...]
+
+
+def mean_labels(labels: Iterable[str]) -> MeanOver:
+    """The competition's five where all are there, else all."""
+    found = tuple(labels)
+    if set(COMPETITION_LABELS) <= set(found):
+        return MeanOver("mean of five", tuple(COMPETITION_LABELS))
+    return MeanOver(f"mean of {len(found)}", found)

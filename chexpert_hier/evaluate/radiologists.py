@@ -4,18 +4,19 @@ A radiologist's file has 1 and 0 per label and study, as an operating point has 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from ..errors import InputError
-from .evaluation import Result
-from .joining import Cases, join
+from .joining import Cases, Joining, join
 from .names import label_columns, mean_labels
 from .ranking import percentile_interval, resamples, roc_curve
 from .reading import where
+from .result import Result
 from .thresholds import confusion, rates
 
 _EQUAL = 1e-12  # rates are quotients of counts; closer than this is a tie
@@ -41,25 +42,26 @@ class Readers:
     notes: list[str]
 
 
-def beside(result: Result, radiologists: Mapping[str, pd.DataFrame], truth: pd.DataFrame, *, replicates: int = 10000,
-           seed: int = 0, **joining) -> Readers:
+def beside(result: Result, radiologists: Mapping[str, pd.DataFrame], truth: pd.DataFrame,
+           joining: Joining | None = None, *, replicates: int = 10000, seed: int = 0) -> Readers:
     """Set predictions beside radiologists.
 
     Args:
         result: the judged predictions, whose calls (at their thresholds) stand for the model in the F1 study.
         radiologists: name -> table of 1 and 0 with a key column.
         truth: as given to `evaluate`.
+        joining: as given to `evaluate`.
         replicates: bootstrap samples of the F1 study (CheXNet drew 10,000).
         seed: of the resamples.
-        joining: the further arguments of `joining.join`.
 
     Raises:
         InputError: a radiologist's cell that is neither 1 nor 0, or studies that do not match.
     """
     cases, calls = result.cases, {}
+    joining = replace(joining or Joining(), labels=None, unit=cases.unit)
     for name, table in radiologists.items():
         _refuse_scores(table)
-        calls[name] = _aligned(join(table, truth, **joining), cases, name)
+        calls[name] = _aligned(join(table, truth, joining), cases, name)
     points = operating_points(cases, calls)
     names = ["predictions", *calls]
     study = pd.DataFrame([_f1_row(cases, k, np.stack([result.calls[:, k], *(c[:, k] for c in calls.values())], 1),
@@ -73,6 +75,8 @@ def beside(result: Result, radiologists: Mapping[str, pd.DataFrame], truth: pd.D
 
 
 def _model_calls(result: Result) -> str:
+    if result.cases.decisions:
+        return "The predictions are decisions already."
     return f"The predictions are called at thresholds that are {result.settings['threshold']}, " + (
         "as given." if result.settings["threshold"].startswith("given") else
         "chosen on other films." if result.settings["fitted_on"] == "other films" else
@@ -110,7 +114,7 @@ def operating_points(cases: Cases, calls: Mapping[str, np.ndarray]) -> pd.DataFr
         cases: predictions and truth.
         calls: radiologist -> (cases, labels) of 1, 0, NaN.
     """
-    rows = []
+    rows: list[dict[str, Any]] = []
     for k, label in enumerate(cases.labels):
         for name, called in calls.items():
             counts = confusion(called[:, k], cases.truth[:, k])[0]
@@ -137,13 +141,13 @@ def curve_at(scores: np.ndarray, truth: np.ndarray, false_positive_rate: float, 
     Returns:
         curve_sensitivity and curve_precision; NaN where a class is missing.
     """
-    fpr, sensitivity, _ = roc_curve(scores, truth)
-    if not len(fpr) or np.isnan(false_positive_rate) or np.isnan(recall):
+    curve = roc_curve(scores, truth)
+    if not len(curve.sensitivity) or np.isnan(false_positive_rate) or np.isnan(recall):
         return {"curve_sensitivity": np.nan, "curve_precision": np.nan}
-    true, false = sensitivity * (truth == 1).sum(), fpr * (truth == 0).sum()
+    true, false = curve.sensitivity * (truth == 1).sum(), curve.false_positive_rate * (truth == 0).sum()
     precision = np.divide(true, true + false, out=np.ones_like(true), where=true + false > 0)
-    return {"curve_sensitivity": _projected(fpr, sensitivity, false_positive_rate),
-            "curve_precision": _projected(-sensitivity[::-1], precision[::-1], -recall)}
+    return {"curve_sensitivity": _projected(curve.false_positive_rate, curve.sensitivity, false_positive_rate),
+            "curve_precision": _projected(-curve.sensitivity[::-1], precision[::-1], -recall)}
 
 
 def _projected(x: np.ndarray, y: np.ndarray, at: float) -> float:
@@ -156,32 +160,56 @@ def _projected(x: np.ndarray, y: np.ndarray, at: float) -> float:
 
 
 def below_table(points: pd.DataFrame, labels: Sequence[str]) -> pd.DataFrame:
-    """How many radiologists lie below the ROC curve per label, and the mean over labels (Irvin et al. 2019; R1)."""
+    """How many radiologists lie below the ROC curve per label, and the mean over labels (Irvin et al. 2019; deviations
+    R1)."""
     counts = points.groupby("label", sort=False)[["below_roc", "strictly_below_roc", "below_pr"]].sum()
     counts = counts.reindex(list(labels)).reset_index()
-    name, over = mean_labels(labels)
-    mean = counts[counts["label"].isin(over)].drop(columns="label").mean()
-    return pd.concat([counts, pd.DataFrame([{"label": name, **mean}])], ignore_index=True)
+    over = mean_labels(labels)
+    mean = counts[counts["label"].isin(over.labels)].drop(columns="label").mean()
+    return pd.concat([counts, pd.DataFrame([{"label": over.name, **mean}])], ignore_index=True)
 
 
-def _f1_row(cases: Cases, k: int, calls: np.ndarray, names: Sequence[str], replicates: int, seed: int) -> dict:
+def _f1_row(cases: Cases, k: int, calls: np.ndarray, names: Sequence[str], replicates: int,
+            seed: int) -> dict[str, Any]:
     used = ~np.isnan(calls).all(0)
     if not used[0] or used.sum() < 2 or np.isnan(calls[:, used]).any():
         return {"label": cases.labels[k], "model": np.nan, "radiologists": np.nan, "difference": np.nan,
                 "sentence": "no thresholded predictions or no radiologist for this label"}
     study = f1_study(calls[:, used], cases.patients, replicates=replicates, seed=seed)
-    row = {"label": cases.labels[k], "model": study["f1"][0], "model_low": study["low"][0],
-           "model_high": study["high"][0]}
-    row |= {key: study[key] for key in ("radiologists", "radiologists_low", "radiologists_high", "difference",
-                                        "difference_low", "difference_high", "sentence")}
-    for name, *values in zip([n for n, u in zip(names, used) if u][1:], study["f1"][1:], study["low"][1:],
-                             study["high"][1:]):
-        row |= dict(zip((name, f"{name}_low", f"{name}_high"), values))
-    return row
+    raters = ["model", *(name for name, is_used in zip(names[1:], used[1:]) if is_used)]
+    row: dict[str, Any] = {"label": cases.labels[k]}
+    for name, values in (*zip(raters, study.raters), ("radiologists", study.radiologists),
+                         ("difference", study.difference)):
+        row |= {name: values.f1, f"{name}_low": values.low, f"{name}_high": values.high}
+    return row | {"sentence": study.sentence}
+
+
+class F1(NamedTuple):
+    """An F1 score, or a difference of two, with its bootstrap interval."""
+
+    f1: float
+    low: float
+    high: float
+
+
+class F1Study(NamedTuple):
+    """F1 of every rater against the others.
+
+    Attributes:
+        raters: in the order of the columns.
+        radiologists: their mean.
+        difference: the model minus that mean.
+        sentence: on significance.
+    """
+
+    raters: tuple[F1, ...]
+    radiologists: F1
+    difference: F1
+    sentence: str
 
 
 def f1_study(calls: np.ndarray, patients: np.ndarray | None = None, *, model: int = 0, replicates: int = 10000,
-             seed: int = 0, level: float = 0.95) -> dict:
+             seed: int = 0, level: float = 0.95) -> F1Study:
     """F1 of every rater against each other rater as reference, averaged; the model is one of the raters.
 
     Args:
@@ -191,10 +219,6 @@ def f1_study(calls: np.ndarray, patients: np.ndarray | None = None, *, model: in
         replicates: bootstrap samples of patients.
         seed: of the samples.
         level: of the intervals.
-
-    Returns:
-        f1, low, high: (raters,); radiologists (their mean) with radiologists_low, radiologists_high; difference
-        (model - radiologists) with difference_low, difference_high; a sentence on significance.
 
     Source: Rajpurkar et al. 2017 (CheXNet, arXiv v3), section 3.1 and Table 1: four radiologists and the network, each
         against the other four; 10,000 samples; a difference is significant when its interval leaves out 0.
@@ -206,26 +230,29 @@ def f1_study(calls: np.ndarray, patients: np.ndarray | None = None, *, model: in
     cells = np.concatenate([calls, np.stack([calls[:, a] * calls[:, b] for a, b in pairs], 1)], 1)
     sums = np.zeros((int(index.max(initial=-1)) + 1, cells.shape[1]))
     np.add.at(sums, index, cells)
-
-    def scores(totals: np.ndarray) -> np.ndarray:                    # (replicates, raters + pairs) -> (…, raters)
-        out = np.zeros((len(totals), raters))
-        for column, (a, b) in enumerate(pairs, raters):
-            both = totals[:, a] + totals[:, b]
-            f1 = np.divide(2 * totals[:, column], both, out=np.full(len(totals), np.nan), where=both > 0)
-            out[:, a] += f1 / (raters - 1)
-            out[:, b] += f1 / (raters - 1)
-        return out
-
     others = [r for r in range(raters) if r != model]
-    point = scores(sums.sum(0)[None])[0]
-    drawn = np.concatenate([scores(block.T.astype(float) @ sums) for block in resamples(len(sums), replicates, seed)])
-    low, high = np.array([percentile_interval(drawn[:, r], level) for r in range(raters)]).T
-    mean = point[others].mean()
-    gap = percentile_interval(drawn[:, model] - drawn[:, others].mean(1), level)
-    mean_interval = percentile_interval(drawn[:, others].mean(1), level)
-    return {"f1": point, "low": low, "high": high, "radiologists": mean, "radiologists_low": mean_interval[0],
-            "radiologists_high": mean_interval[1], "difference": point[model] - mean, "difference_low": gap[0],
-            "difference_high": gap[1], "sentence": _f1_sentence(point[model] - mean, *gap)}
+
+    def columns(totals: np.ndarray) -> np.ndarray:                   # raters, the radiologists' mean, the difference
+        f1 = _against_others(totals, raters, pairs)
+        mean = f1[:, others].mean(1)
+        return np.column_stack([f1, mean, f1[:, model] - mean])
+
+    point = columns(sums.sum(0)[None])[0]
+    drawn = [columns(block.T.astype(float) @ sums) for block in resamples(len(sums), replicates, seed)]
+    values = np.concatenate(drawn) if drawn else np.empty((0, raters + 2))
+    found = [F1(float(value), *percentile_interval(values[:, k], level)) for k, value in enumerate(point)]
+    return F1Study(tuple(found[:raters]), found[raters], found[raters + 1], _f1_sentence(*found[raters + 1]))
+
+
+def _against_others(totals: np.ndarray, raters: int, pairs: Sequence[tuple[int, int]]) -> np.ndarray:
+    """Mean F1 with each other rater, (replicates, raters), from sums of calls and of pairs' common calls."""
+    out = np.zeros((len(totals), raters))
+    for column, (a, b) in enumerate(pairs, raters):
+        both = totals[:, a] + totals[:, b]
+        f1 = np.divide(2 * totals[:, column], both, out=np.full(len(totals), np.nan), where=both > 0)
+        out[:, a] += f1 / (raters - 1)
+        out[:, b] += f1 / (raters - 1)
+    return out
 
 
 def _f1_sentence(difference: float, low: float, high: float) -> str:

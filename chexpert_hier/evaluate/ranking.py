@@ -6,12 +6,42 @@ sparse products and a running sum, ties counting exactly one half. Knows arrays 
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import sparse
 
 BAND = np.linspace(0.0, 1.0, 101)  # false positive rates (ROC) and recalls (PR) at which bands are given
 _CHUNK_CELLS = 2**23               # cells of one float32 block of replicates: 32 MB
+
+
+class Measures(NamedTuple):
+    """AUROC and average precision of every replicate, float (replicates,); NaN where a class is missing."""
+
+    auroc: np.ndarray
+    average_precision: np.ndarray
+
+
+class Curves(NamedTuple):
+    """Sensitivity at BAND's false positive rates, precision at BAND's recalls: float (replicates, len(BAND)) each."""
+
+    roc: np.ndarray
+    precision: np.ndarray
+
+
+class RocCurve(NamedTuple):
+    """Points from (0, 0) to (1, 1): a film is called present when its score >= threshold; float (points,) each."""
+
+    false_positive_rate: np.ndarray
+    sensitivity: np.ndarray
+    threshold: np.ndarray
+
+
+class DeLong(NamedTuple):
+    """AUROCs (models,) and their covariance (models, models)."""
+
+    areas: np.ndarray
+    covariance: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -25,8 +55,8 @@ class Ranks:
     """
 
     cuts: np.ndarray
-    positives: sparse.csr_array
-    negatives: sparse.csr_array
+    positives: Any
+    negatives: Any
 
     @classmethod
     def of(cls, scores: np.ndarray, truth: np.ndarray, patients: np.ndarray | None = None,
@@ -50,14 +80,11 @@ class Ranks:
         return cls(cuts, _tally(np.searchsorted(cuts, scores[present]), patients[present], (len(cuts), total), dtype),
                    _tally(between, patients[absent], (2 * len(cuts) + 1, total), dtype))
 
-    def measure(self, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def measure(self, counts: np.ndarray) -> Measures:
         """AUROC and average precision of every replicate.
 
         Args:
             counts: (patients, replicates), how often each patient was drawn.
-
-        Returns:
-            auroc and average precision, float64 (replicates,) each; NaN where a class is missing.
         """
         at, below, ties = self._cumulated(counts)
         positives, negatives = at.sum(0, dtype=float), below[-1].astype(float)
@@ -68,31 +95,28 @@ class Ranks:
             auroc = np.einsum("kr,kr->r", at, wins, dtype=float) / (positives * negatives)
             average_precision = np.einsum("kr,kr->r", at, precision, dtype=float) / positives
         average_precision[(positives == 0) | (negatives == 0)] = np.nan
-        return auroc, average_precision
+        return Measures(auroc, average_precision)
 
-    def curves(self, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Sensitivity at the false positive rates of `BAND`, and precision at its recalls, for every replicate.
+    def curves(self, counts: np.ndarray) -> Curves:
+        """The ROC curve at the false positive rates of `BAND`, precision at its recalls, for every replicate.
 
         Args:
             counts: (patients, replicates).
 
         Returns:
-            two float arrays (replicates, len(BAND)); NaN where a class is missing.
+            NaN where a class is missing.
         """
         at, below, ties = (x.astype(float) for x in self._cumulated(counts))
         positives, negatives = at.sum(0), below[-1]
-        higher = np.cumsum(at[::-1], 0)[::-1] - at                   # positives strictly above each cut
-        false = below[-1] - below[0:-1:2]                            # negatives at or above each cut
+        called = np.cumsum(at[::-1], 0)                              # (cuts, replicates), highest cut first, as below:
+        false = (below[-1] - below[0:-1:2])[::-1]                    # positives and negatives at or above each cut
+        before = false - ties[::-1]                                  # negatives strictly above it
         roc = np.full((counts.shape[1], len(BAND)), np.nan)
         precision = roc.copy()
         for r in np.flatnonzero((positives > 0) & (negatives > 0)):
-            x = np.concatenate([[0.0], np.ravel(np.c_[false[:, r] - ties[:, r], false[:, r]][::-1]), [negatives[r]]])
-            y = np.concatenate([[0.0], np.ravel(np.c_[higher[:, r], higher[:, r] + at[:, r]][::-1]), [positives[r]]])
-            roc[r] = _at_rates(x / negatives[r], y / positives[r])
-            called = (higher[:, r] + at[:, r])[::-1]
-            first = np.minimum(np.searchsorted(called, BAND * positives[r] - 1e-9), len(called) - 1)
-            precision[r] = (called / np.maximum(called + false[::-1, r], 1))[first]
-        return roc, precision
+            roc[r] = _at_rates(np.stack([before[:, r], false[:, r]], 1) / negatives[r], called[:, r] / positives[r])
+            precision[r] = _at_recalls(called[:, r], false[:, r])
+        return Curves(roc, precision)
 
     def _cumulated(self, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         counts = counts.astype(self.positives.dtype, copy=False)
@@ -101,14 +125,36 @@ class Ranks:
         return self.positives @ counts, np.cumsum(between, 0, out=between), ties
 
 
-def _tally(rows: np.ndarray, patients: np.ndarray, shape: tuple[int, int], dtype) -> sparse.csr_array:
+def _tally(rows: np.ndarray, patients: np.ndarray, shape: tuple[int, int], dtype: Any) -> Any:
     return sparse.coo_array((np.ones(len(rows), dtype), (rows, patients)), shape=shape).tocsr()
 
 
 def _at_rates(rates: np.ndarray, sensitivity: np.ndarray) -> np.ndarray:
-    # For drawing: at a vertical step the upper end, so that the curve starts where it leaves the axis.
-    last = np.r_[rates[1:] > rates[:-1], True]
-    return np.interp(BAND, rates[last], sensitivity[last])
+    """The ROC curve's sensitivity at BAND's false positive rates.
+
+    For drawing: at a vertical step the upper end, so that the curve starts where it leaves the axis.
+
+    Args:
+        rates: (cuts, 2), the false positive rates just before and at each cut, highest cut first.
+        sensitivity: (cuts,), at each cut.
+    """
+    x = np.concatenate([[0.0], rates.ravel(), [1.0]])
+    y = np.concatenate([[0.0], np.stack([np.r_[0.0, sensitivity[:-1]], sensitivity], 1).ravel(), [1.0]])
+    last = np.r_[x[1:] > x[:-1], True]
+    found: np.ndarray = np.interp(BAND, x[last], y[last])
+    return found
+
+
+def _at_recalls(called: np.ndarray, false: np.ndarray) -> np.ndarray:
+    """Precision at the highest cut whose recall reaches each of BAND's recalls; no interpolation.
+
+    Args:
+        called: (cuts,), positives at or above each cut, highest first; the last is their number.
+        false: (cuts,), the same of negatives.
+    """
+    reached = np.minimum(np.searchsorted(called, BAND * called[-1] - 1e-9), len(called) - 1)
+    precision: np.ndarray = (called / np.maximum(called + false, 1))[reached]
+    return precision
 
 
 def auroc(scores: np.ndarray, truth: np.ndarray) -> float:
@@ -126,7 +172,7 @@ def auroc(scores: np.ndarray, truth: np.ndarray) -> float:
     >>> auroc(np.array([0.1, 0.5, 0.5, 0.9, 0.3]), np.array([0, 0, 1, 1, np.nan]))
     0.875
     """
-    return float(Ranks.of(scores, truth).measure(np.ones((len(scores), 1)))[0][0])
+    return float(Ranks.of(scores, truth).measure(np.ones((len(scores), 1))).auroc[0])
 
 
 def average_precision(scores: np.ndarray, truth: np.ndarray) -> float:
@@ -137,26 +183,21 @@ def average_precision(scores: np.ndarray, truth: np.ndarray) -> float:
     >>> round(average_precision(np.array([0.9, 0.8, 0.7]), np.array([1, 0, 1])), 3)
     0.833
     """
-    return float(Ranks.of(scores, truth).measure(np.ones((len(scores), 1)))[1][0])
+    return float(Ranks.of(scores, truth).measure(np.ones((len(scores), 1))).average_precision[0])
 
 
-def roc_curve(scores: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The ROC curve at every distinct score.
-
-    Returns:
-        false positive rates, sensitivities and thresholds, (points,) each, from (0, 0) at threshold inf to (1, 1);
-        a film is called when its score >= threshold. Empty where a class is missing.
-    """
+def roc_curve(scores: np.ndarray, truth: np.ndarray) -> RocCurve:
+    """The ROC curve at every distinct score, from (0, 0) at threshold inf to (1, 1); empty where a class is missing."""
     scores, truth = np.asarray(scores, float), np.asarray(truth, float)
     scores, truth = scores[~np.isnan(truth)], truth[~np.isnan(truth)]
     order = np.argsort(-scores, kind="stable")
     scores, present = scores[order], truth[order] == 1
     if present.all() or not present.any():
-        return np.empty(0), np.empty(0), np.empty(0)
+        return RocCurve(np.empty(0), np.empty(0), np.empty(0))
     last = np.r_[np.flatnonzero(np.diff(scores)), len(scores) - 1]
     called = np.cumsum(present)[last]
-    return (np.r_[0.0, (last + 1 - called) / (~present).sum()], np.r_[0.0, called / present.sum()],
-            np.r_[np.inf, scores[last]])
+    return RocCurve(np.r_[0.0, (last + 1 - called) / (~present).sum()], np.r_[0.0, called / present.sum()],
+                    np.r_[np.inf, scores[last]])
 
 
 def resamples(patients: int, replicates: int, seed: int, strata: np.ndarray | None = None) -> Iterator[np.ndarray]:
@@ -207,7 +248,7 @@ def bootstrap_auroc(scores: np.ndarray, truth: np.ndarray, patients: np.ndarray 
     total = int(index.max(initial=-1)) + 1
     labels = [Ranks.of(scores[:, k], truth[:, k], index, total) for k in range(scores.shape[1])]
     groups = strata(truth, index) if stratified else None
-    blocks = [np.stack([label.measure(counts)[0] for label in labels], 1)
+    blocks = [np.stack([label.measure(counts).auroc for label in labels], 1)
               for counts in resamples(total, replicates, seed, groups)]
     values = np.concatenate(blocks) if blocks else np.empty((0, len(labels)))
     return values[:, 0] if flat else values
@@ -243,7 +284,41 @@ def percentile_interval(values: np.ndarray, level: float = 0.95) -> tuple[float,
     return float(low), float(high)
 
 
-def delong(scores: np.ndarray, truth: np.ndarray, patients: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+class _Parts(NamedTuple):
+    """DeLong's structural components, summed by patient.
+
+    Attributes:
+        areas: (models,).
+        positives, negatives: (patients, models): sums over a patient's positive films, and over the negative ones, of
+            how far their share of pairs won departs from the area.
+        m, n: how many positive and negative films.
+        with_positive, with_negative, both: how many patients have a positive film, a negative one, any.
+    """
+
+    areas: np.ndarray
+    positives: np.ndarray
+    negatives: np.ndarray
+    m: int
+    n: int
+    with_positive: int
+    with_negative: int
+    both: int
+
+
+def _parts(scores: np.ndarray, truth: np.ndarray, patients: np.ndarray, total: int) -> _Parts:
+    present, absent = truth == 1, truth == 0
+    m, n, models = int(present.sum()), int(absent.sum()), scores.shape[1]
+    if not m or not n:
+        empty = np.full((total, models), np.nan)
+        return _Parts(np.full(models, np.nan), empty, empty, m, n, 0, 0, 0)
+    above = np.stack([_placed(scores[present, k], scores[absent, k]) for k in range(models)], 1) / n   # (m, models)
+    below = 1 - np.stack([_placed(scores[absent, k], scores[present, k]) for k in range(models)], 1) / m
+    areas = above.mean(0)
+    x, y = (_summed(value - areas, patients[rows], total) for value, rows in ((above, present), (below, absent)))
+    return _Parts(areas, x, y, m, n, *(len(np.unique(patients[rows])) for rows in (present, absent, present | absent)))
+
+
+def delong(scores: np.ndarray, truth: np.ndarray, patients: np.ndarray | None = None) -> DeLong:
     """AUROC of one or several score columns with the covariance of DeLong; clustered where patients repeat.
 
     Args:
@@ -252,33 +327,41 @@ def delong(scores: np.ndarray, truth: np.ndarray, patients: np.ndarray | None = 
         patients: (films,); None makes every film its own patient.
 
     Returns:
-        aurocs (models,) and their covariance (models, models); NaN where a class is missing, the covariance also
-        where one class has fewer than two patients.
+        NaN where a class is missing, the covariance also where one class has fewer than two patients.
 
     Source: DeLong, DeLong, Clarke-Pearson, Biometrics 1988; for several films of a patient Obuchowski, Biometrics
         1997, "Nonparametric analysis of clustered ROC curve data". With one film per patient the two agree exactly.
     """
     scores, truth = np.asarray(scores, float), np.asarray(truth, float)
     scores = scores[:, None] if scores.ndim == 1 else scores
-    patients = np.arange(len(scores)) if patients is None else np.unique(np.asarray(patients), return_inverse=True)[1]
-    present, absent = truth == 1, truth == 0
-    m, n, models = present.sum(), absent.sum(), scores.shape[1]
-    if not m or not n:
-        return np.full(models, np.nan), np.full((models, models), np.nan)
-    above = np.stack([_placed(scores[present, k], scores[absent, k]) for k in range(models)], 1) / n   # (m, models)
-    below = 1 - np.stack([_placed(scores[absent, k], scores[present, k]) for k in range(models)], 1) / m
-    areas = above.mean(0)
-    total = int(patients.max()) + 1
-    x, y = (_deviations(value - areas, patients[rows], total) for value, rows in ((above, present), (below, absent)))
-    with_positive, with_negative, both = (len(np.unique(patients[rows])) for rows in
-                                          (present, absent, present | absent))
-    if min(with_positive, with_negative) < 2:
-        return areas, np.full((models, models), np.nan)
-    cross = x.T @ y
-    covariance = (x.T @ x * with_positive / (with_positive - 1) / m**2
-                  + y.T @ y * with_negative / (with_negative - 1) / n**2
-                  + (cross + cross.T) * both / (both - 1) / (m * n))
-    return areas, covariance
+    index = np.arange(len(scores)) if patients is None else np.unique(np.asarray(patients), return_inverse=True)[1]
+    found = _parts(scores, truth, index, int(index.max(initial=-1)) + 1)
+    if min(found.with_positive, found.with_negative) < 2:
+        return DeLong(found.areas, np.full((scores.shape[1],) * 2, np.nan))
+    x, y, cross = found.positives, found.negatives, found.positives.T @ found.negatives
+    return DeLong(found.areas, x.T @ x * found.with_positive / (found.with_positive - 1) / found.m**2
+                  + y.T @ y * found.with_negative / (found.with_negative - 1) / found.n**2
+                  + (cross + cross.T) * found.both / (found.both - 1) / (found.m * found.n))
+
+
+def influence(scores: np.ndarray, truth: np.ndarray, patients: np.ndarray, total: int) -> np.ndarray:
+    """What each patient adds to the error of each AUROC; its summed squares times n / (n - 1) are DeLong's variance.
+
+    So that measures of several labels on the same patients, such as the mean AUROC, have a variance too.
+
+    Args:
+        scores: float (films, models).
+        truth: (films,), 1, 0, NaN = does not count.
+        patients: int (films,), 0 to total - 1.
+        total: number of patients.
+
+    Returns:
+        float (total, models); NaN where a class is missing.
+    """
+    found = _parts(scores, truth, patients, total)
+    if not found.m or not found.n:
+        return found.positives
+    return found.positives / found.m + found.negatives / found.n
 
 
 def _placed(values: np.ndarray, among: np.ndarray) -> np.ndarray:
@@ -287,7 +370,7 @@ def _placed(values: np.ndarray, among: np.ndarray) -> np.ndarray:
     return (np.searchsorted(among, values, "left") + np.searchsorted(among, values, "right")) / 2
 
 
-def _deviations(values: np.ndarray, patients: np.ndarray, total: int) -> np.ndarray:
+def _summed(values: np.ndarray, patients: np.ndarray, total: int) -> np.ndarray:
     sums = np.zeros((total, values.shape[1]))
     np.add.at(sums, patients, values)
     return sums
@@ -308,5 +391,6 @@ def delong_interval(area: float, variance: float, level: float = 0.95, scale: st
     reach = norm.ppf((1 + level) / 2) * np.sqrt(max(variance, 0.0))
     if scale == "logit" and 0 < area < 1:
         centre, reach = np.log(area / (1 - area)), reach / (area * (1 - area))
-        return tuple(float(1 / (1 + np.exp(-(centre + sign * reach)))) for sign in (-1, 1))
+        low, high = 1 / (1 + np.exp(-(centre + reach * np.array([-1, 1]))))
+        return float(low), float(high)
     return float(max(area - reach, 0.0)), float(min(area + reach, 1.0))

@@ -1,4 +1,4 @@
-"""The same measures for parts of the cases: by sex, age, projection, or any other column of the truth file."""
+"""The same measures for parts of the cases: by sex, age, projection, or any other column of the truth or meta file."""
 
 from collections.abc import Sequence
 
@@ -6,48 +6,63 @@ import numpy as np
 import pandas as pd
 
 from ..errors import InputError
-from .intervals import rank_table, with_mean
+from .intervals import Resampling, rank_table, with_mean
 from .joining import Cases
+from .names import NOT_LABELS, plain
 
 # Years; our choice: near-equal thirds of CheXpert's patients.
 AGE_BANDS = ((0, 50, "under 50"), (50, 70, "50 to 69"), (70, 999, "70 and over"))
+MOST_GROUPS = 50
+_KEPT = ["label", "auroc", "auroc_low", "auroc_high", "positives", "negatives", "few_positives", "labels_counted",
+         "dropped_replicates"]
 
 
-def subgroups(cases: Cases, by: Sequence[str], replicates: int, seed: int,
-              stratified: bool = False) -> pd.DataFrame:
+def require_columns(cases: Cases, by: Sequence[str]) -> None:
+    """Refuse columns to split by that the cases do not have, or that have too many values.
+
+    Raises:
+        InputError: naming the columns there are (labels left out).
+    """
+    for column in by:
+        groups(cases, column)
+
+
+def subgroups(cases: Cases, by: Sequence[str], resampling: Resampling) -> pd.DataFrame:
     """AUROC per value of each column, every group with its own resamples of its own patients.
 
     Raises:
-        InputError: the truth file has no such column.
+        InputError: there is no such column, or it has too many values.
     """
     parts = []
     for column in by:
-        for group, rows in _groups(cases, column):
+        for group, rows in groups(cases, column).items():
             part = cases.subset(rows)
-            table, replicated, _, _ = rank_table(part, replicates, seed, stratified)
-            table, _ = with_mean(table, replicated)
-            kept = table[["label", "auroc", "auroc_low", "auroc_high", "positives", "negatives",
-                                "few_positives", "labels_counted", "dropped_replicates"]].copy()
-            kept.insert(0, "by", column)
-            kept.insert(1, "group", group)
-            kept.insert(2, "cases", len(part.keys))
-            kept.insert(3, "patients", part.total_patients)
-            parts.append(kept)
+            ranked = rank_table(part, resampling)
+            kept = with_mean(ranked.table, {"auroc": ranked.replicates}).table
+            kept = kept.assign(by=column, group=group, cases=len(part.keys), patients=part.total_patients)
+            parts.append(kept[["by", "group", "cases", "patients", *_KEPT]])
     return pd.concat(parts, ignore_index=True)
 
 
-def _groups(cases: Cases, column: str) -> list[tuple[str, np.ndarray]]:
+def groups(cases: Cases, column: str) -> dict[str, np.ndarray]:
+    """Value of a column -> bool (cases,); ages in bands of `AGE_BANDS`, what is blank as "unknown".
+
+    Raises:
+        InputError: the column is not there, or has more than 50 values.
+    """
     if column not in cases.about:
-        raise InputError(f"--by: the truth file has no column {column!r}; it has: "
-                         f"{', '.join(map(str, cases.about.columns)) or 'no others'}")
+        listed = [str(c) for c in cases.about.columns
+                  if not pd.api.types.is_numeric_dtype(cases.about[c]) or plain(c) in NOT_LABELS]
+        raise InputError(f"--by: neither the truth nor a --meta file has a column {column!r}; there are: "
+                         f"{', '.join(listed) or 'no others'}")
     values = cases.about[column].reset_index(drop=True)
-    if column.strip().lower() in ("age", "patient age"):
+    if plain(column) in ("age", "patient age"):
         ages = pd.to_numeric(values, errors="coerce").to_numpy(float)
-        groups = [(name, (ages >= low) & (ages < high)) for low, high, name in AGE_BANDS]
-        groups.append(("unknown", np.isnan(ages)))
+        found = {name: (ages >= low) & (ages < high) for low, high, name in AGE_BANDS}
+        found["unknown"] = ~np.logical_or.reduce(list(found.values()))
     else:
-        text = values.fillna("").astype(str).str.strip().replace("", "unknown").to_numpy(object)
-        groups = [(value, text == value) for value in sorted(set(text))]
-    if len(groups) > 50:
-        raise InputError(f"--by {column}: {len(groups)} different values; choose a column with at most 50")
-    return [(name, rows) for name, rows in groups if rows.any()]
+        text = values.astype(object).where(values.notna(), "").astype(str).str.strip().replace("", "unknown")
+        found = {value: (text == value).to_numpy() for value in sorted(set(text))}
+    if len(found) > MOST_GROUPS:
+        raise InputError(f"--by {column}: {len(found)} different values; choose a column with at most {MOST_GROUPS}")
+    return {name: rows for name, rows in found.items() if rows.any()}

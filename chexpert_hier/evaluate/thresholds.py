@@ -7,16 +7,20 @@ judged at a threshold chosen on the other patients (cross-fitting).
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from ..errors import InputError
 
+Learned = TypeVar("Learned")
+
 FOLDS = 5
-MEASURES = ("sensitivity", "specificity", "ppv", "npv", "f1")
+MEASURES = ("sensitivity", "specificity", "ppv", "npv", "f1", "mcc")
+Rule = str | float | Mapping[str, float]
 
 
-def parse_rule(text: str | float | Mapping[str, float]) -> str | float | dict[str, float]:
+def parse_rule(text: Rule) -> Rule:
     """Read a threshold rule: youden, f1, sensitivity=0.9, specificity=0.9, a number, or a JSON file.
 
     The file is {label: number}, or the evaluation.json of other films, whose thresholds are then taken.
@@ -45,7 +49,7 @@ def parse_rule(text: str | float | Mapping[str, float]) -> str | float | dict[st
                      "readable JSON file {label: number}")
 
 
-def rule_in_words(rule: str | float | Mapping[str, float]) -> str:
+def rule_in_words(rule: Rule) -> str:
     """A rule of `parse_rule` as part of a sentence."""
     if isinstance(rule, Mapping):
         return "given per label"
@@ -103,10 +107,12 @@ def folds_of(truth: np.ndarray, patients: np.ndarray, seed: int = 0, folds: int 
     shuffled = np.random.default_rng(seed).permutation(total)
     dealt = np.empty(total, int)
     dealt[np.r_[shuffled[positive[shuffled]], shuffled[~positive[shuffled]]]] = np.arange(total) % folds
-    return dealt[patients]
+    fold: np.ndarray = dealt[patients]
+    return fold
 
 
-def cross_fitted(scores: np.ndarray, truth: np.ndarray, patients: np.ndarray, fit: Callable, apply: Callable,
+def cross_fitted(scores: np.ndarray, truth: np.ndarray, patients: np.ndarray,
+                 fit: Callable[[np.ndarray, np.ndarray], Learned], apply: Callable[[Learned, np.ndarray], np.ndarray],
                  seed: int = 0) -> np.ndarray:
     """Fit on the other patients' films, apply to each patient's: no film is judged by what it helped to choose.
 
@@ -152,8 +158,14 @@ def confusion(calls: np.ndarray, truth: np.ndarray, patients: np.ndarray | None 
 
 
 def rates(counts: np.ndarray) -> dict[str, np.ndarray]:
-    """Sensitivity, specificity, PPV, NPV and F1 from counts (..., 4) of `confusion`; NaN where undefined."""
+    """Sensitivity, specificity, PPV, NPV, F1 and Matthews' correlation from counts (..., 4) of `confusion`.
+
+    NaN where undefined: a rate without any film it is a share of, the correlation where truth or calls do not vary.
+
+    Source: Matthews 1975, BBA Protein Structure 405.
+    """
     tp, fn, tn, fp = np.moveaxis(np.asarray(counts, float), -1, 0)
     with np.errstate(invalid="ignore", divide="ignore"):
+        mcc = (tp * tn - fp * fn) / np.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn))
         return {"sensitivity": tp / (tp + fn), "specificity": tn / (tn + fp), "ppv": tp / (tp + fp),
-                "npv": tn / (tn + fn), "f1": 2 * tp / (2 * tp + fp + fn)}
+                "npv": tn / (tn + fn), "f1": 2 * tp / (2 * tp + fp + fn), "mcc": mcc}

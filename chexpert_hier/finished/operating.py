@@ -82,9 +82,9 @@ def _judged(folders: list[Path], labels: Sequence[str]) -> dict | None:
     facts = json.loads((folders[0] / "recipe.json").read_text(encoding="utf-8"))
     recipe = recipes.from_json(facts["recipe"])
     who = pd.read_csv(folders[0] / "split.csv").set_index("path")["patient"].astype(str)
-    result = evaluate.evaluate(table, truths[0], labels, patients=who.loc[truths[0]["Path"]].tolist(), unit="film",
-                               rule=recipe.study_score, seed=recipe.seed, truth_blank=recipe.blank, curves=False,
-                               tree=hierarchy.named(facts["tree"], tuple(labels)), name="ensemble")
+    joining = evaluate.Joining(labels, who.loc[truths[0]["Path"]].tolist(), "film", truth_blank=recipe.blank)
+    result = evaluate.evaluate(table, truths[0], joining, evaluate.Judging(
+        seed=recipe.seed, tree=hierarchy.named(facts["tree"], tuple(labels)), curves=False, name="ensemble"))
     return json.loads(json.dumps(as_json(Findings([result]))))
 
 

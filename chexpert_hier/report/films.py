@@ -46,7 +46,7 @@ def chosen(run) -> list[tuple[str, str, int]]:
     """(label, kind, case) for the mean's labels: in each kind the case that the network was most sure of."""
     cases, thresholds = run.films, run.result.table.set_index("label")["threshold"]
     found = []
-    for label in mean_labels(cases.labels)[1][:5]:
+    for label in mean_labels(cases.labels).labels[:5]:
         k = cases.labels.index(label)
         for words, truth, call, which in KINDS:
             rows = np.flatnonzero((cases.truth[:, k] == truth) & ((cases.scores[:, k] >= thresholds[label]) == call))

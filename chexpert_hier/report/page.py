@@ -16,7 +16,7 @@ from ..datasets.dataset import Dataset
 from ..errors import InputError
 from ..evaluate.comparison import compare
 from ..evaluate.joining import Cases
-from ..evaluate.names import study_of
+from ..evaluate.runs import joining_of
 from ..evaluate.tree import tree_report
 from ..files import write_text
 from ..phantom import making
@@ -86,23 +86,17 @@ def _judged(folder: Path, recipe: recipes.Recipe, names: tuple[str, ...], tree: 
     truth = evaluate.read_truth(folder / "truth.csv")
     patients = pd.read_csv(folder / "split.csv", dtype=str).set_index("path")["patient"]
     patients = patients.reindex(truth["Path"]).tolist()
-    joining = {"rule": recipe.study_score, "truth_blank": recipe.blank, **unit_of(recipe, truth["Path"], patients)}
-    result = evaluate.evaluate(reported, truth, names, replicates=replicates, seed=recipe.seed, tree=tree,
-                               name="This run", **joining)
-    before, after = (evaluate.join(table, truth, names, **joining) for table in (off, on))
+    joining = joining_of(recipe, names, truth["Path"], patients)
+    result = evaluate.evaluate(reported, truth, joining, evaluate.Judging(
+        replicates=replicates, seed=recipe.seed, tree=tree, name="This run"))
+    before, after = (evaluate.join(table, truth, joining) for table in (off, on))
     result.tree = tree_report(after, tree, before)
     if len(tree.edges):
         result.settings["conditional"] = "given"
         result.comparisons["Chain rule on, against off"] = compare(
             before, after, ("chain rule off", "chain rule on"), replicates=replicates, seed=recipe.seed)
-    films = evaluate.join(reported, truth, names, patients=patients, unit="film", truth_blank=recipe.blank)
+    films = evaluate.join(reported, truth, evaluate.Joining(names, patients, "film", truth_blank=recipe.blank))
     return result, films
-
-
-def unit_of(recipe: recipes.Recipe, paths: pd.Series, patients: list) -> dict:
-    """What a run is judged by, as `run` does it: films whose paths name no study are judged as films."""
-    unit = recipe.unit if recipe.unit != "study" or all(map(study_of, paths)) else "film"
-    return {"unit": unit, "patients": None if unit == "study" else patients}
 
 
 def _dataset(facts: dict, recipe: recipes.Recipe) -> Dataset | None:

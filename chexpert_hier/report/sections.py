@@ -299,7 +299,7 @@ def _unsure_films(run) -> str:
     result, cases = run.result, run.result.cases
     if result.calibrated is None:
         return ""
-    five = [cases.labels.index(label) for label in mean_labels(cases.labels)[1]]
+    five = [cases.labels.index(label) for label in mean_labels(cases.labels).labels]
     entropy = uncertainty.entropy(result.calibrated)
     unsure = entropy[:, five].mean(1)
     rows = []

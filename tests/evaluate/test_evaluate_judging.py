@@ -3,12 +3,13 @@
 import numpy as np
 import pandas as pd
 import pytest
+from asking import joined, judged
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chexpert_hier import evaluate, hierarchy
 from chexpert_hier.errors import InputError
-from chexpert_hier.evaluate import calibration, comparison, joining, names, thresholds
+from chexpert_hier.evaluate import calibration, comparison, names, thresholds
 from chexpert_hier.labels import CHEXPERT_LABELS, COMPETITION_LABELS
 
 LABELS = ("Cardiomegaly", "Edema", "Consolidation", "Atelectasis", "Pleural Effusion")
@@ -17,7 +18,7 @@ LABELS = ("Cardiomegaly", "Edema", "Consolidation", "Atelectasis", "Pleural Effu
 def tables(films=200, patients=120, seed=0, labels=LABELS, noise=1.0):
     random = np.random.default_rng(seed)
     who = np.sort(random.integers(0, patients, films))
-    keys = [f"CheXpert-v1.0/valid/patient{p:05d}/study1/view{k}_frontal.jpg" for k, p in enumerate(who)]
+    keys = [f"CheXpert-v1.0/valid/patient{p:05d}/study{k}/view1_frontal.jpg" for k, p in enumerate(who)]
     truth = pd.DataFrame({"Path": keys, "Sex": random.choice(["Male", "Female"], films),
                           "Age": random.integers(18, 91, films)})
     predicted = pd.DataFrame({"Path": keys})
@@ -29,7 +30,7 @@ def tables(films=200, patients=120, seed=0, labels=LABELS, noise=1.0):
 
 def test_the_table_has_one_row_per_label_and_the_mean_of_five():
     predicted, truth = tables()
-    result = evaluate.evaluate(predicted, truth, replicates=200)
+    result = judged(predicted, truth, replicates=200)
     table = result.table
     assert list(table["label"]) == [x for x in CHEXPERT_LABELS if x in LABELS] + ["mean of five"]
     assert list(table.columns[:6]) == ["label", "auroc", "auroc_low", "auroc_high", "positives", "negatives"]
@@ -47,8 +48,8 @@ def test_row_order_and_label_order_change_nothing():
     predicted, truth = tables()
     order = np.random.default_rng(0).permutation(len(truth))
     shuffled = predicted[["Path", *LABELS[::-1]]].iloc[order]
-    one = evaluate.evaluate(predicted, truth, replicates=100).table.set_index("label")
-    two = evaluate.evaluate(shuffled, truth.iloc[::-1], replicates=100).table.set_index("label")
+    one = judged(predicted, truth, replicates=100).table.set_index("label")
+    two = judged(shuffled, truth.iloc[::-1], replicates=100).table.set_index("label")
     pd.testing.assert_frame_equal(one, two.loc[one.index], check_exact=False, rtol=1e-9)
 
 
@@ -57,7 +58,7 @@ def test_a_monotone_transform_changes_no_rank_measure():
     moved = predicted.copy()
     moved[list(LABELS)] = predicted[list(LABELS)] ** 3
     columns = ["auroc", "auroc_low", "auroc_high", "delong_low", "average_precision", "sensitivity", "ppv", "f1"]
-    one, two = (evaluate.evaluate(p, truth, replicates=100).table[columns] for p in (predicted, moved))
+    one, two = (judged(p, truth, replicates=100).table[columns] for p in (predicted, moved))
     pd.testing.assert_frame_equal(one, two, rtol=1e-6)
 
 
@@ -66,7 +67,7 @@ def test_a_missing_class_is_nan_with_counts_and_said_in_words():
     truth["Edema"] = 0.0
     truth.loc[5:, "Consolidation"] = 0.0
     truth.loc[:4, "Consolidation"] = 1.0
-    result = evaluate.evaluate(predicted, truth, replicates=300)
+    result = judged(predicted, truth, replicates=300)
     row = result.table.set_index("label").loc["Edema"]
     assert np.isnan(row["auroc"]) and row["positives"] == 0 and row["negatives"] == 200
     assert result.table["labels_counted"].iloc[-1] == 4
@@ -77,13 +78,13 @@ def test_a_missing_class_is_nan_with_counts_and_said_in_words():
 
 def test_other_labels_have_a_mean_that_says_over_how_many():
     predicted, truth = tables(labels=("Edema", "Hernia"))
-    assert evaluate.evaluate(predicted, truth, replicates=10).mean_name == "mean of 2"
+    assert judged(predicted, truth, replicates=10).mean_name == "mean of 2"
 
 
 def test_constant_scores_are_a_half_and_said():
     predicted, truth = tables()
     predicted["Edema"] = 0.4
-    result = evaluate.evaluate(predicted, truth, replicates=50)
+    result = judged(predicted, truth, replicates=50)
     assert result.table.set_index("label").loc["Edema", "auroc"] == 0.5
     assert any("Edema: all scores are the same" in note for note in result.notes)
 
@@ -93,11 +94,11 @@ def test_scores_outside_0_to_1_are_ranked_but_not_calibrated(caplog):
     moved = predicted.copy()
     moved[list(LABELS)] = predicted[list(LABELS)] * 3 - 1
     with caplog.at_level("WARNING", logger="chexpert_hier.evaluate"):
-        result = evaluate.evaluate(moved, truth, replicates=50)
+        result = judged(moved, truth, replicates=50)
     assert len(caplog.records) == 1
     assert result.table["brier"].isna().all() and not result.reliability
     assert any("outside [0, 1]" in note and "left out" in note for note in result.notes)
-    np.testing.assert_allclose(result.table["auroc"], evaluate.evaluate(predicted, truth, replicates=0).table["auroc"])
+    np.testing.assert_allclose(result.table["auroc"], judged(predicted, truth, replicates=0).table["auroc"])
 
 
 # thresholds
@@ -128,7 +129,7 @@ def test_thresholds_are_the_best_of_all(rows, rule):
 
 def test_no_film_is_judged_at_a_threshold_it_helped_to_choose():
     predicted, truth = tables(seed=3)
-    cases = joining.join(predicted, truth)
+    cases = joined(predicted, truth)
     seen = []
 
     def fit(scores, known):
@@ -165,19 +166,19 @@ def test_thresholds_from_other_films_and_given_ones():
     others = tables(seed=2, patients=120)
     for table in others:
         table["Path"] = table["Path"].str.replace("/valid/patient", "/train/patient9")
-    result = evaluate.evaluate(predicted, truth, fit=others, replicates=20)
-    fitting = joining.join(*others)
+    result = judged(predicted, truth, fit=others, replicates=20)
+    fitting = joined(*others)
     k = result.cases.labels.index("Edema")
     expected = thresholds.choose(fitting.scores[:, k], fitting.truth[:, k], "youden")
     row = result.table.set_index("label").loc["Edema"]
     assert row["threshold"] == expected
     called = predicted["Edema"] >= expected
     assert row["sensitivity"] == pytest.approx((called & (truth["Edema"] == 1)).sum() / truth["Edema"].sum())
-    given_ = evaluate.evaluate(predicted, truth, threshold=0.5, replicates=20)
+    given_ = judged(predicted, truth, threshold=0.5, replicates=20)
     assert (given_.table["threshold"].iloc[:-1] == 0.5).all()
     assert "given" in given_.settings["threshold"]
     with pytest.raises(InputError, match="also judged"):
-        evaluate.evaluate(predicted, truth, fit=(predicted, truth), replicates=0)
+        judged(predicted, truth, fit=(predicted, truth), replicates=0)
 
 
 @pytest.mark.parametrize("rule", ["best", "sensitivity", "sensitivity=2", "x.json", "nan"])
@@ -243,7 +244,7 @@ def test_isotonic_needs_200_positives_and_goes_through_json():
 
 def test_calibrated_scores_obey_the_tree():
     predicted, truth = tables(labels=CHEXPERT_LABELS, films=300)
-    result = evaluate.evaluate(predicted, truth, replicates=0)
+    result = judged(predicted, truth, replicates=0)
     tree = hierarchy.CHEXPERT_TREE
     assert list(result.cases.labels) == list(tree.labels)
     assert hierarchy.contradictions(result.calibrated, tree).above.sum() == 0
@@ -257,7 +258,7 @@ def test_calibrated_scores_obey_the_tree():
 
 def test_the_tree_report_counts_contradictions_before_and_after():
     predicted, truth = tables(labels=CHEXPERT_LABELS, films=50)
-    result = evaluate.evaluate(predicted, truth, replicates=0)
+    result = judged(predicted, truth, replicates=0)
     row = result.tree[(result.tree["child"] == "Edema")].iloc[0]
     assert row["above_before"] == (predicted["Edema"] > predicted["Lung Opacity"]).sum()
     assert row["truth_broken"] == ((truth["Edema"] == 1) & (truth["Lung Opacity"] == 0)).sum()
@@ -265,28 +266,28 @@ def test_the_tree_report_counts_contradictions_before_and_after():
     product = predicted.copy()
     product[list(CHEXPERT_LABELS)] = hierarchy.chain_rule(predicted[list(CHEXPERT_LABELS)].to_numpy(),
                                                           hierarchy.CHEXPERT_TREE)
-    both = evaluate.evaluate(product, truth, conditional=predicted, replicates=30)
+    both = judged(product, truth, conditional=predicted, replicates=30)
     assert list(both.tree["above_before"]) == list(result.tree["above_before"])
     assert list(both.comparisons) == ["after the chain rule against before"]
 
 
 def test_subgroups_are_evaluations_of_their_films():
     predicted, truth = tables()
-    result = evaluate.evaluate(predicted, truth, by=("Sex", "Age"), replicates=50)
+    result = judged(predicted, truth, by=("Sex", "Age"), replicates=50)
     men = truth["Sex"] == "Male"
-    alone = evaluate.evaluate(predicted[men], truth[men], replicates=50).table
+    alone = judged(predicted[men], truth[men], replicates=50).table
     part = result.subgroups[(result.subgroups["group"] == "Male")]
     np.testing.assert_allclose(part["auroc"].to_numpy(), alone["auroc"].to_numpy())
     np.testing.assert_allclose(part["auroc_low"].to_numpy(), alone["auroc_low"].to_numpy())
     ages = result.subgroups[result.subgroups["by"] == "Age"].drop_duplicates("group")
     assert ages["cases"].sum() == 200 and list(ages["group"]) == ["under 50", "50 to 69", "70 and over"]
-    with pytest.raises(InputError, match="no column 'Ward'"):
-        evaluate.evaluate(predicted, truth, by=("Ward",), replicates=0)
+    with pytest.raises(InputError, match=r"column 'Ward'; there are: Sex, Age$"):
+        judged(predicted, truth, by=("Ward",), replicates=0)
 
 
 def test_comparing_predictions_with_themselves_is_within_noise():
     predicted, truth = tables()
-    cases = joining.join(predicted, truth)
+    cases = joined(predicted, truth)
     table = comparison.compare(cases, cases, replicates=50)
     assert (table["difference"] == 0).all() and (table["p_holm"] == 1).all()
     assert set(table["verdict"]) == {"within noise"}
@@ -296,7 +297,7 @@ def test_a_clear_difference_is_said_and_delongs_p_is_right():
     from scipy.stats import norm
     predicted, truth = tables(films=400, patients=400, seed=5)
     worse = tables(films=400, patients=400, seed=5, noise=6.0)[0]
-    first, second = joining.join(predicted, truth), joining.join(worse, truth)
+    first, second = joined(predicted, truth), joined(worse, truth)
     table = comparison.compare(first, second, ("good", "bad"), replicates=300)
     assert table["verdict"].iloc[-1] == "good is better, beyond noise"
     both = np.c_[first.scores[:, 0], second.scores[:, 0]]
@@ -315,5 +316,5 @@ def test_holm_by_hand():
 def test_the_mean_is_over_the_competition_labels_only():
     assert names.mean_labels(CHEXPERT_LABELS) == ("mean of five", COMPETITION_LABELS)
     predicted, truth = tables(labels=CHEXPERT_LABELS)
-    table = evaluate.evaluate(predicted, truth, replicates=0).table.set_index("label")["auroc"]
+    table = judged(predicted, truth, replicates=0).table.set_index("label")["auroc"]
     assert table["mean of five"] == pytest.approx(table[list(COMPETITION_LABELS)].mean())

@@ -10,6 +10,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pandas as pd
 import pytest
+from asking import judged
 
 from chexpert_hier import commands, evaluate
 from chexpert_hier.evaluate.__main__ import main, parser
@@ -95,7 +96,7 @@ def test_the_page_of_labels_without_a_class_and_scores_that_are_no_probabilities
     predictions, truth = evaluate.read_predictions(files["first"]), evaluate.read_truth(files["truth"])
     truth["Edema"] = 0.0
     predictions["Atelectasis"] += 1
-    result = evaluate.evaluate(predictions, truth, replicates=30, name="$x$ of a_{b}")
+    result = judged(predictions, truth, replicates=30, name="$x$ of a_{b}")
     evaluate.write(result, tmp_path / "out")
     text = (tmp_path / "out" / "evaluation.html").read_text(encoding="utf-8")
     assert "no AUROC" in text and "outside [0, 1]" in text and "few positives" in text
@@ -111,7 +112,7 @@ def test_fitting_on_other_films_writes_calibrated_scores(files, tmp_path):
     out = tmp_path / "out"
     main(["--predictions", files["first"], "--truth", files["truth"], "--fit", str(tmp_path / "p2.csv"),
           str(tmp_path / "t2.csv"), "--out", str(out), "--replicates", "20", "--no-page", "--quiet"])
-    again = evaluate.evaluate(evaluate.read_predictions(files["first"]), evaluate.read_truth(files["truth"]),
+    again = judged(evaluate.read_predictions(files["first"]), evaluate.read_truth(files["truth"]),
                               threshold=str(out / "evaluation.json"), replicates=0)
     assert list(again.table["sensitivity"]) == list(pd.read_csv(out / "evaluation.csv")["sensitivity"])
     table = evaluate.read_predictions(out / "calibrated.csv")
@@ -120,7 +121,7 @@ def test_fitting_on_other_films_writes_calibrated_scores(files, tmp_path):
 
 
 def test_the_same_evaluation_writes_the_same_bytes(files, tmp_path):
-    result = evaluate.evaluate(evaluate.read_predictions(files["first"]), evaluate.read_truth(files["truth"]),
+    result = judged(evaluate.read_predictions(files["first"]), evaluate.read_truth(files["truth"]),
                                replicates=30)
     for name in ("a", "b"):
         evaluate.write(result, tmp_path / name)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from asking import judged
 from sklearn.metrics import cohen_kappa_score, f1_score
 
 from chexpert_hier import evaluate
@@ -35,7 +36,7 @@ def released(shared_data):
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_the_released_predictions_have_their_published_numbers(released, name):
     truth, readers, predictions = released
-    result = evaluate.evaluate(predictions[name], truth, replicates=0, curves=False)
+    result = judged(predictions[name], truth, replicates=0, curves=False)
     areas = result.table.set_index("label")["auroc"]
     *five, mean, below, strictly = PUBLISHED[name]
     np.testing.assert_allclose(areas[list(COMPETITION_LABELS)], five, atol=6e-5)
@@ -48,7 +49,7 @@ def test_the_released_predictions_have_their_published_numbers(released, name):
 
 def test_the_radiologists_have_their_published_points(released):
     truth, readers, predictions = released
-    result = evaluate.evaluate(predictions["hieupham"], truth, replicates=0, curves=False)
+    result = judged(predictions["hieupham"], truth, replicates=0, curves=False)
     points = radiologists.beside(result, readers, truth, replicates=50).points.set_index(["radiologist", "label"])
     for name, values in READERS.items():
         for place, label in enumerate(COMPETITION_LABELS):
@@ -80,11 +81,11 @@ def test_f1_of_each_rater_against_each_other():
     study = radiologists.f1_study(calls, replicates=200)
     slow = [np.mean([f1_score(calls[:, other], calls[:, rater]) for other in range(4) if other != rater])
             for rater in range(4)]
-    np.testing.assert_allclose(study["f1"], slow)
-    assert study["radiologists"] == pytest.approx(np.mean(slow[1:]))
-    assert study["difference"] == pytest.approx(slow[0] - np.mean(slow[1:]))
-    assert study["difference_low"] < study["difference"] < study["difference_high"]
-    assert "not significant" in study["sentence"]
+    np.testing.assert_allclose([rater.f1 for rater in study.raters], slow)
+    assert study.radiologists.f1 == pytest.approx(np.mean(slow[1:]))
+    assert study.difference.f1 == pytest.approx(slow[0] - np.mean(slow[1:]))
+    assert study.difference.low < study.difference.f1 < study.difference.high
+    assert "not significant" in study.sentence
 
 
 def test_a_much_better_model_is_significant_and_bootstrap_draws_patients():
@@ -93,15 +94,14 @@ def test_a_much_better_model_is_significant_and_bootstrap_draws_patients():
     raters = np.stack([np.where(random.random(300) < 0.25, ~truth, truth) for _ in range(3)], 1)
     calls = np.c_[truth, raters].astype(float)
     study = radiologists.f1_study(calls, replicates=500)
-    assert study["difference_low"] > 0 and "statistically significant" in study["sentence"]
+    assert study.difference.low > 0 and "statistically significant" in study.sentence
     twice = radiologists.f1_study(np.tile(calls, (2, 1)), np.tile(np.arange(300), 2), replicates=500)
-    np.testing.assert_allclose([twice["difference_low"], twice["difference_high"]],
-                               [study["difference_low"], study["difference_high"]])
+    np.testing.assert_allclose(twice.difference, study.difference)
 
 
 def test_f1_without_any_call_is_said():
     study = radiologists.f1_study(np.zeros((20, 3)), replicates=20)
-    assert np.isnan(study["difference"]) and study["sentence"].startswith("No F1")
+    assert np.isnan(study.difference.f1) and study.sentence.startswith("No F1")
 
 
 def test_kappa_is_scikit_learns():
@@ -115,8 +115,8 @@ def test_kappa_is_scikit_learns():
 
 def test_a_radiologists_score_is_refused(released):
     truth, readers, predictions = released
-    result = evaluate.evaluate(predictions["hieupham"], truth, replicates=0, curves=False)
+    result = judged(predictions["hieupham"], truth, replicates=0, curves=False)
     bad = readers["bc4"].copy()
     bad.loc[3, "Edema"] = 0.5
-    with pytest.raises(InputError, match=r"row 4 .*Edema is 0\.5; expected 1 or 0"):
+    with pytest.raises(InputError, match=r"row 5 .*Edema is 0\.5; expected 1 or 0"):
         radiologists.beside(result, {"bc4": bad}, truth)

@@ -77,7 +77,7 @@ def test_csv_keeps_labels_plain_and_evaluate_passes_over_the_rest(run, data, tmp
     tree = hierarchy.CHEXPERT_TREE
     assert not hierarchy.contradictions(scaled, tree).above.any() and not np.allclose(scaled, own)
     judged = evaluate.evaluate(evaluate.read_predictions(tmp_path / "x.csv"), evaluate.read_truth(run / "truth.csv"),
-                               replicates=0, curves=False)
+                               judging=evaluate.Judging(replicates=0, curves=False))
     assert set(judged.cases.labels) <= set(CHEXPERT_LABELS)
     assert pd.read_csv(tmp_path / "x.skipped.csv")["reason"].str.contains("lateral").all()
 
