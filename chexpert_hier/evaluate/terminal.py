@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ..commands import printable
 from .external import External
 from .findings import Findings
 from .frames import rows
@@ -31,15 +32,6 @@ def report(findings: Findings) -> list[str]:
     lines += [_compared(name, table) for name, table in findings.compared.items()]
     lines += [] if findings.external is None else list(_external(findings.external))
     return [printable(line) for line in lines]
-
-
-def printable(text: str) -> str:
-    """The text with control characters, line ends and other things a terminal would obey written as escapes.
-
-    >>> print(printable("a\\x1b[31mb\\nc"))
-    a\\x1b[31mb\\nc
-    """
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
 
 
 def _system(result: Result) -> Iterator[str]:
