@@ -7,7 +7,8 @@ from functools import partial
 from . import commands
 
 # Every command; setup.cfg, README and the tests are compared with it. All but run are areas with a __main__.
-COMMANDS = ("run", "predict", "evaluate", "heatmaps", "export", "prepare", "datasets", "phantom", "report")
+COMMANDS = ("run", "predict", "evaluate", "heatmaps", "export", "prepare", "datasets", "phantom", "report",
+            "serve")
 
 
 def module_of(command: str) -> str:

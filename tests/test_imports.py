@@ -100,7 +100,7 @@ def defined(module):
     """The names that a module itself defines."""
     found = set()
     for node in ast.parse(path_of(module).read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             found.add(node.name)
         elif isinstance(node, ast.Assign | ast.AnnAssign):
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
@@ -154,7 +154,7 @@ def test_nothing_happens_at_import(module):
             assert isinstance(node.value, ast.Constant), f"{module}: {ast.unparse(node)}"
         else:
             assert isinstance(node, ast.Import | ast.ImportFrom | ast.Assign | ast.AnnAssign | ast.FunctionDef
-                              | ast.ClassDef | ast.Try), f"{module}: {ast.unparse(node)}"
+                              | ast.AsyncFunctionDef | ast.ClassDef | ast.Try), f"{module}: {ast.unparse(node)}"
 
 
 def python(code, *arguments):

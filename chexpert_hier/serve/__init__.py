@@ -6,6 +6,12 @@ Films live in memory until they are answered; nothing is stored, nothing leaves 
 pip install "chexpert_hier[serve]".
 """
 
-from .engine import Engine
+from ..faces import lazily
 
-__all__ = ["Engine"]
+PUBLIC = {
+    "app": ("make_app",),
+    "batching": ("Limits",),
+    "engine": ("Engine",),
+    "service": ("Service",),
+}
+__getattr__, __dir__ = lazily(__name__, PUBLIC)

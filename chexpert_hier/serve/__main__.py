@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from .. import commands
-from ..answers import NOT_A_DEVICE
 from ..errors import InputError
+from ..predict.answers import NOT_A_DEVICE
 from .batching import Limits
 
 log = logging.getLogger("chexpert_hier.serve")

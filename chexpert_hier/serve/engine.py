@@ -9,10 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
-from .. import dicom, operating, plausible, predict
 from ..errors import InputError
-from ..films import MIN_SIDE, FilmError, check_size, read_film
-from ..members import Member, Saved, Views, open_model, same_labels
+from ..films import dicom, plausible
+from ..films.decode import read_film
+from ..films.grey import MIN_SIDE, FilmError, check_size
+from ..finished import operating
+from ..finished.asked import Film
+from ..finished.members import Member, Saved, Views, open_model, same_labels
+from ..predict import predicting as predict
 
 
 @dataclass(frozen=True)
@@ -84,7 +88,7 @@ class Engine:
         Raises:
             FilmError: it cannot be used; without a name in front.
         """
-        film = predict.Film(Path(), "", view)
+        film = Film(Path(), "", view)
         is_dicom = dicom.is_dicom(data)
         try:
             grey = read_film(data, "film")
@@ -103,7 +107,7 @@ class Engine:
         check_size(*grey.shape, MIN_SIDE)
         if grey.min() == grey.max():
             raise FilmError("no picture content: every pixel has the same value")
-        return self._of_view(predict.Read(predict.Film(Path(), "", view), grey, 0.0))
+        return self._of_view(predict.Read(Film(Path(), "", view), grey, 0.0))
 
     def _of_view(self, one: predict.Read) -> predict.Read:
         if one.film.lateral and not self.takes_lateral:
@@ -139,7 +143,7 @@ class Engine:
         return np.mean([predict._conditional(member, read, keys, self._views, {}) for member in self._members], axis=0)
 
     def _maps(self, one: predict.Read):
-        from ..heatmaps import film_maps
+        from ..heatmaps.maps import film_maps
 
         if not self.has_maps:
             raise InputError("this model holds no maps; start the server with the run folder")
@@ -152,6 +156,6 @@ _COLUMNS = {"calibrated": "calibrated", "present": "call", "spread": "sd", "entr
 
 def _data(member) -> dict:
     """What the model was trained on, as its records say."""
-    from ..run import read_facts
+    from ..run_folder import read_facts
 
     return member.metadata["members"][0]["data"] if isinstance(member, Saved) else read_facts(member.folder)["data"]

@@ -8,11 +8,11 @@ from typing import Any
 import cv2
 import numpy as np
 
-from .. import operating
-from ..answers import NOT_A_DEVICE, in_tree_order
 from ..errors import InputError
 from ..evaluate.aggregate import RULES, combine
-from ..model_card import SYNTHETIC
+from ..export.model_card import SYNTHETIC
+from ..finished import operating
+from ..predict.answers import NOT_A_DEVICE, in_tree_order
 from .asked import BadFilm
 from .engine import Engine, Reading
 from .protocol_v2 import plain

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, Field, ValidationError
 
-from ..answers import NOT_A_DEVICE
 from ..errors import InputError
+from ..predict.answers import NOT_A_DEVICE
 from .asked import Asked, Film
 from .engine import Engine
 

@@ -10,7 +10,7 @@ import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
 from ..errors import InputError
-from ..films import FilmError
+from ..films.grey import FilmError
 from .asked import Asked, BadFilm, Film
 from .batching import Batcher, Limits, Room
 from .engine import Engine, Reading

@@ -14,8 +14,10 @@ import pandas as pd
 import pytest
 from served import b64, open_engine, serving
 
-from chexpert_hier import predict
+from chexpert_hier.finished.asked import Film
+from chexpert_hier.finished.members import open_run
 from chexpert_hier.labels import CHEXPERT_LABELS
+from chexpert_hier.predict import __main__ as predict
 from chexpert_hier.serve.batching import Limits
 
 NAMES = list(CHEXPERT_LABELS)
@@ -86,11 +88,11 @@ def test_v2_binary_answers_are_the_json_answers(client, frontal):
 
 
 def test_maps_on_request_are_those_of_heatmaps(client, runs, frontal):
-    from chexpert_hier.films import read_film
-    from chexpert_hier.heatmaps import film_maps
+    from chexpert_hier.films.decode import read_film
+    from chexpert_hier.heatmaps.maps import film_maps
 
     grey = read_film(frontal[0])
-    expected = film_maps(predict.open_run(runs[0]), [predict.Film(frontal[0], "x")], [grey], NAMES)[0]
+    expected = film_maps(open_run(runs[0]), [Film(frontal[0], "x")], [grey], NAMES)[0]
     _, answer = client.v2(frontal[0].read_bytes(), outputs=("maps", "map_place"))
     maps, place = (np.array(one["data"]).reshape(one["shape"]) for one in answer["outputs"])
     np.testing.assert_allclose(maps[0], expected.heat, atol=1e-5)

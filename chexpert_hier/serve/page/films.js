@@ -57,7 +57,7 @@ async function pixels(png) {
 
 /** A thumbnail's canvas; the bitmap is let go. */
 function small(shown) {
-  const canvas = Object.assign(document.createElement("canvas"), { width: 92, height: 92 });
+  const canvas = Object.assign(document.createElement("canvas"), { width: 92, height: 92, ariaHidden: "true" });
   const scale = Math.max(92 / shown.width, 92 / shown.height);
   const [width, height] = [shown.width * scale, shown.height * scale];
   canvas.getContext("2d").drawImage(shown.picture, (92 - width) / 2, (92 - height) / 2, width, height);
