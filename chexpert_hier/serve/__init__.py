@@ -11,7 +11,7 @@ from ..faces import lazily
 PUBLIC = {
     "app": ("make_app",),
     "batching": ("Limits",),
-    "engine": ("Engine",),
+    "model": ("ServedModel",),
     "service": ("Service",),
 }
 __getattr__, __dir__ = lazily(__name__, PUBLIC)

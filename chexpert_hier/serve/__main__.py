@@ -97,19 +97,18 @@ def _listening(host: str, port: int) -> Iterator[socket.socket]:
 
 
 def _serve(args: argparse.Namespace, token: str, ear: socket.socket) -> None:
-    from .engine import Engine
+    from .model import ServedModel
     from .running import quiet, run
     from .service import Service
 
     quiet()
     log.info("loading %d model%s", len(args.model), "s" * (len(args.model) > 1))
-    engine = Engine(args.model)
-    engine.warm_up()
+    model = ServedModel(args.model)
     limits = Limits(batch=args.batch_size, body=args.most_megabytes * 2 ** 20,
                     bodies=max(Limits.bodies, args.most_megabytes * 2 ** 20))
     log.info("%s", NOT_A_DEVICE)
     where = f"[{args.host}]" if ":" in args.host else args.host
-    run(Service(engine, args.name, limits), token, ear,
+    run(Service(model, args.name, limits), token, ear,
         lambda: print(f"ready: http://{where}:{ear.getsockname()[1]}/", flush=True))
     log.info("stopped")
 

@@ -73,7 +73,7 @@ def _add_v1(app: FastAPI, service: Service) -> None:
         async with body_of(request, service) as body:
             form, asked = await service.apart(protocol_v1.parse, body, service.limits.films)
             answers = await service.answer(asked)
-            tensors = wanted.outputs(answers, service.engine)
+            tensors = wanted.outputs(answers, service.model)
             return Response(await service.apart(protocol_v1.render, form, tensors), media_type="application/json")
 
     for base in ("/v1/models/{name}", "/v1/models/{name}/versions/1"):
@@ -101,7 +101,7 @@ def _add_v2(app: FastAPI, service: Service) -> None:
 
     async def metadata(name: str) -> dict:
         _check(service, name)
-        return protocol_v2.metadata(service.name, service.engine)
+        return protocol_v2.metadata(service.name, service.model)
 
     async def infer(name: str, request: Request) -> Response:
         _check(service, name)
@@ -109,7 +109,7 @@ def _add_v2(app: FastAPI, service: Service) -> None:
             length = request.headers.get(protocol_v2.HEADER_LENGTH)
             sent, asked = await service.apart(protocol_v2.parse, body, length, service.limits.films)
             answers = await service.answer(asked)
-            tensors = wanted.outputs(answers, service.engine)
+            tensors = wanted.outputs(answers, service.model)
             data, head = await service.apart(protocol_v2.render, service.name, sent, tensors)
         headers = {} if head is None else {protocol_v2.HEADER_LENGTH: str(head)}
         return Response(data, headers=headers, media_type="application/json" if head is None else OCTETS)
@@ -124,24 +124,24 @@ def _add_page(app: FastAPI, service: Service) -> None:
     """The page, and what its scripts ask."""
     @app.get("/")
     async def page() -> Response:
-        return Response(files(__package__).joinpath("page", "index.html").read_bytes(), media_type="text/html")
+        return Response(files(__package__).joinpath("static", "index.html").read_bytes(), media_type="text/html")
 
     @app.get("/page/model")
     async def about() -> dict:
-        return page_answers.about(service.engine, service.limits.body)
+        return page_answers.about(service.model, service.limits.body)
 
     @app.post("/page/film")
     async def film(request: Request, view: str = "") -> Response:
         asked = Asked((), view)
         async with body_of(request, service) as body:
-            answer, picture = await service.read_one(Film(body), asked.view, service.engine.has_maps,
+            answer, picture = await service.read_one(Film(body), asked.view, service.model.has_maps,
                                                      page_answers.picture)
-            found = await service.apart(page_answers.film, service.engine, answer, picture)
+            found = await service.apart(page_answers.film, service.model, answer, picture)
         return Response(found, 200 if picture else 422, media_type="application/json")
 
     @app.post("/page/study")
     async def study(request: Request) -> dict[str, Any]:
         async with body_of(request, service) as body:
-            return page_answers.study(service.engine, body)
+            return page_answers.study(service.model, body)
 
-    app.mount("/static", StaticFiles(packages=[(__package__, "page")]))
+    app.mount("/static", StaticFiles(packages=[(__package__, "static")]))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import InputError
-from .engine import Engine, Reading
+from .model import Reading, ServedModel
 
 VIEWS = ("", "frontal", "lateral")
 
@@ -49,7 +49,7 @@ class BadFilm:
     reason: str
 
 
-def outputs(answers: Sequence[Reading | BadFilm], engine: Engine) -> dict[str, np.ndarray]:
+def outputs(answers: Sequence[Reading | BadFilm], model: ServedModel) -> dict[str, np.ndarray]:
     """Named arrays, (films, ...), with NaN (false, "") in the rows of films that cannot be used.
 
     Names and meaning are those of the SavedModel (`export`): probabilities, conditional, spread, calibrated, float32
@@ -58,10 +58,9 @@ def outputs(answers: Sequence[Reading | BadFilm], engine: Engine) -> dict[str, n
     (films, 6): first row, first column and side of the crop in the rescaled film, the rescaled film's side, and the
     first cell's centre and the step of the map's cells as shares of the crop's side.
     """
-    nothing = np.full(len(engine.labels), np.nan)
-    found = {"probabilities": [getattr(one, "probabilities", nothing) for one in answers]}
-    for name in engine.outputs:
-        found[name] = [_value(one, name, nothing) for one in answers]
+    nothing = np.full(len(model.labels), np.nan)
+    found = {name: [one.value(name) if isinstance(one, Reading) else nothing for one in answers]
+             for name in ("probabilities", *model.outputs)}
     found["match"] = [getattr(one, "match", np.nan) for one in answers]
     first = next((one.maps for one in answers if isinstance(one, Reading) and one.maps is not None), None)
     if first is not None:
@@ -72,12 +71,6 @@ def outputs(answers: Sequence[Reading | BadFilm], engine: Engine) -> dict[str, n
     out["flag"] = np.array([getattr(one, "flag", "") for one in answers], object)
     out["error"] = np.array([getattr(one, "reason", "") for one in answers], object)
     return out
-
-
-def _value(one: Reading | BadFilm, name: str, nothing: np.ndarray) -> np.ndarray:
-    if isinstance(one, BadFilm):
-        return nothing
-    return one.conditional if name == "conditional" else one.more[name]
 
 
 def _maps(answers, first) -> dict[str, list]:

@@ -14,7 +14,7 @@ from ..export.model_card import SYNTHETIC
 from ..finished import operating
 from ..predict.answers import NOT_A_DEVICE, in_tree_order
 from .asked import BadFilm
-from .engine import Engine, Reading
+from .model import Reading, ServedModel
 from .protocol_v2 import plain
 
 MOST_SIDE = 3000  # pixels; larger films are shown smaller, which the page says
@@ -22,16 +22,17 @@ POINT = ("threshold", "sensitivity", "sensitivity_low", "sensitivity_high", "spe
          "specificity_high", "auroc", "auroc_low", "auroc_high", "positives", "few_positives")
 
 
-def about(engine: Engine, most_bytes: int) -> dict[str, Any]:
+def about(model: ServedModel, most_bytes: int) -> dict[str, Any]:
     """The model as the page shows it: findings in tree order, operating points, what it was trained on."""
+    engine, recipe = model.engine, model.engine.recipe
     found = engine.validation or {}
-    recipe = engine.recipe
     points = {label: {name: row.get(name) for name in POINT} for label, row in found.get("labels", {}).items()}
+    data = list(dict.fromkeys(one["name"] for one in engine.data))
     return {
-        "use": NOT_A_DEVICE, "synthetic": engine.data["name"].startswith(SYNTHETIC), "data": engine.data["name"],
-        "recipe": recipe.name, "arch": recipe.arch, "models": engine.models, "chain": recipe.chain,
-        "lateral": engine.takes_lateral, "maps": engine.has_maps, "most_bytes": most_bytes,
-        "labels": list(engine.labels),
+        "use": NOT_A_DEVICE, "synthetic": any(name.startswith(SYNTHETIC) for name in data), "data": ", ".join(data),
+        "recipe": recipe.name, "arch": recipe.arch, "models": model.networks, "chain": recipe.chain,
+        "lateral": engine.takes_lateral, "maps": model.has_maps, "most_bytes": most_bytes,
+        "labels": list(model.labels),
         "tree": [{"label": label, "depth": depth, "parents": list(engine.tree.parents.get(label, ()))}
                  for label, depth in in_tree_order(engine.tree)],
         "validation": {name: found[name] for name in ("films", "patients", "rule")} if found else None,
@@ -50,14 +51,14 @@ def picture(grey: np.ndarray) -> dict[str, Any]:
     return {"png": base64.b64encode(data).decode(), "width": width, "height": height, "scale": scale}
 
 
-def film(engine: Engine, answer: Reading | BadFilm, shown: dict[str, Any] | None) -> bytes:
+def film(model: ServedModel, answer: Reading | BadFilm, shown: dict[str, Any] | None) -> bytes:
     """One film's answer as JSON, or why there is none."""
     if isinstance(answer, BadFilm):
         return json.dumps({"error": answer.reason}).encode()
-    columns = {"probability": answer.probabilities, "conditional": answer.conditional, **answer.more}
-    values = {name: plain(np.asarray(column, float)) for name, column in columns.items() if column is not None}
+    values = {name: plain(np.asarray(answer.value(name), float)) for name in ("probabilities", *model.outputs)}
+    row = answer.answers.table().iloc[0].drop("Path")
     found = {"values": values, "flag": answer.flag, "match": None if math.isnan(answer.match) else answer.match,
-             "picture": shown, "row": {name: _csv(value) for name, value in answer.row.items()},
+             "picture": shown, "row": {name: _csv(value) for name, value in row.items()},
              "maps": None if answer.maps is None else _maps(answer.maps)}
     return json.dumps(found, allow_nan=False).encode()
 
@@ -75,7 +76,7 @@ def _maps(maps) -> dict[str, Any]:
             "crop": maps.crop, "rescaled": maps.rescaled, "cells": list(maps.cells)}
 
 
-def study(engine: Engine, body: bytes) -> dict[str, Any]:
+def study(model: ServedModel, body: bytes) -> dict[str, Any]:
     """Films of one study together: {"probabilities": rows of films, in the order of `labels`} by the recipe's rule.
 
     Raises:
@@ -85,12 +86,13 @@ def study(engine: Engine, body: bytes) -> dict[str, Any]:
         rows = np.array(json.loads(body)["probabilities"], float)
     except (ValueError, TypeError, KeyError, RecursionError):
         rows = np.empty(0)
-    if rows.ndim != 2 or rows.shape[1] != len(engine.labels) or not ((rows >= 0) & (rows <= 1)).all():
-        raise InputError(f'body: expected {{"probabilities": [...]}}, a row of {len(engine.labels)} numbers in [0, 1] '
+    if rows.ndim != 2 or rows.shape[1] != len(model.labels) or not ((rows >= 0) & (rows <= 1)).all():
+        raise InputError(f'body: expected {{"probabilities": [...]}}, a row of {len(model.labels)} numbers in [0, 1] '
                          "for each film")
     group = np.zeros(len(rows), int)
-    together = np.array([combine(column, group, engine.recipe.study_score)[0] for column in rows.T])
-    values = {"probability": together.tolist()}
-    if engine.validation:
-        values["present"] = plain(operating.calls(together[None], engine.validation, engine.labels)[0])
+    together = np.array([combine(column, group, model.engine.recipe.study_score)[0] for column in rows.T])
+    values = {"probabilities": together.tolist()}
+    found = model.engine.validation
+    if found:
+        values["present"] = plain(operating.calls(together[None], found, model.labels)[0])
     return {"values": values}

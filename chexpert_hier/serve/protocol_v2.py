@@ -16,7 +16,7 @@ from pydantic import BaseModel, Field, ValidationError
 from ..errors import InputError
 from ..predict.answers import NOT_A_DEVICE
 from .asked import Asked, Film
-from .engine import Engine
+from .model import ServedModel
 
 HEADER_LENGTH = "inference-header-content-length"
 TYPES = {"BOOL": np.dtype("?"), "FP32": np.dtype("<f4"), "UINT8": np.dtype("u1")}  # BYTES apart: of any length
@@ -159,21 +159,21 @@ def _shown(one: RequestInput) -> str:
 
 # ---------------------------------------------------------------------------------------------------- answers
 
-def metadata(name: str, engine: Engine) -> dict[str, Any]:
+def metadata(name: str, model: ServedModel) -> dict[str, Any]:
     """The answer of GET /v2/models/NAME; the findings' names, in the outputs' order, in `parameters`."""
-    count = len(engine.labels)
-    per_label = ["probabilities", *engine.outputs]
+    count = len(model.labels)
+    per_label = ["probabilities", *model.outputs]
     outputs = [{"name": one, "datatype": "BOOL" if one == "present" else "FP32", "shape": [-1, count]}
                for one in per_label]
     outputs += [{"name": "match", "datatype": "FP32", "shape": [-1]},
                 {"name": "flag", "datatype": "BYTES", "shape": [-1]},
                 {"name": "error", "datatype": "BYTES", "shape": [-1]}]
-    if engine.has_maps:
+    if model.has_maps:
         outputs += [{"name": "maps", "datatype": "FP32", "shape": [-1, count, -1, -1]},
                     {"name": "map_place", "datatype": "FP32", "shape": [-1, 6]}]
     return {"name": name, "versions": ["1"], "platform": "chexpert_hier",
             "inputs": [{"name": "film", "datatype": "BYTES", "shape": [-1]}], "outputs": outputs,
-            "parameters": {"labels": list(engine.labels), "intended_use": NOT_A_DEVICE}}
+            "parameters": {"labels": list(model.labels), "intended_use": NOT_A_DEVICE}}
 
 
 def render(name: str, request: InferenceRequest, tensors: dict[str, np.ndarray]) \

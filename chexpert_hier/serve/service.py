@@ -13,7 +13,7 @@ from ..errors import InputError
 from ..films.grey import FilmError
 from .asked import Asked, BadFilm, Film
 from .batching import Batcher, Limits, Room
-from .engine import Engine, Reading
+from .model import Reading, ServedModel
 
 SECONDS = (0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
 Result = TypeVar("Result")
@@ -31,13 +31,13 @@ class Service:
     """One model, its queue and its counters; the same for every protocol.
 
     Args:
-        engine: the model.
+        model: what answers.
         name: under which it is served.
         limits: what is taken on.
     """
 
-    def __init__(self, engine: Engine, name: str, limits: Limits):
-        self.engine, self.name, self.limits = engine, name, limits
+    def __init__(self, model: ServedModel, name: str, limits: Limits):
+        self.model, self.name, self.limits = model, name, limits
         self.draining = False
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
@@ -48,7 +48,7 @@ class Service:
         self.films = Counter("films", "films of requests", ["outcome"], **count)
         sizes = Histogram("batch_films", "films that went through the network at once",
                           buckets=[1, 2, 4, 8, 16, 32, 64], **count)
-        self.batcher = Batcher(engine.answer, limits, sizes.observe)
+        self.batcher = Batcher(model.answer, limits, sizes.observe)
         Gauge("films_waiting", "films that no batch has taken yet", **count).set_function(lambda: self.batcher.waiting)
         self.bodies = Gauge("body_bytes", "bytes of requests that are being read or answered", **count)
         self.body_bytes = 0
@@ -67,7 +67,7 @@ class Service:
             BusyError: too many are waiting.
             InputError: the request wants what the model has not.
         """
-        if asked.maps and not self.engine.has_maps:
+        if asked.maps and not self.model.has_maps:
             raise InputError("this model holds no maps; start the server with the run folder")
         answers = await asyncio.gather(*(self._one(film, asked) for film in asked.films), return_exceptions=True)
         for one in answers:
@@ -102,7 +102,7 @@ class Service:
             await self._pixels.give_back(held)
 
     def _open(self, film: Film, view: str):
-        return self.engine.read(film.data, view) if film.pixels is None else self.engine.take(film.pixels, view)
+        return self.model.read(film.data, view) if film.pixels is None else self.model.take(film.pixels, view)
 
     async def close(self) -> None:
         """Let go of the threads."""

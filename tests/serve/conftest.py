@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 from finished import make_films, make_run
-from served import open_engine, serving
+from served import open_model, serving
 
 
 @pytest.fixture(scope="session")
@@ -23,13 +23,13 @@ def frontal(data):
 
 
 @pytest.fixture(scope="session")
-def engine(runs):
-    return open_engine(runs[0])
+def model(runs):
+    return open_model(runs[0])
 
 
 @pytest.fixture(scope="session")
-def client(engine):
-    with serving(engine) as running:
+def client(model):
+    with serving(model) as running:
         yield running
 
 

@@ -10,16 +10,16 @@ import time
 from pathlib import Path
 
 from chexpert_hier.serve.batching import Limits
-from chexpert_hier.serve.engine import Engine
+from chexpert_hier.serve.model import ServedModel
 from chexpert_hier.serve.running import make_server, quiet
 from chexpert_hier.serve.service import Service
 
 
 @contextlib.contextmanager
-def serving(engine, limits=None, token=""):
+def serving(model, limits=None, token=""):
     """Yields a Client; the server ends with the block."""
     quiet()
-    service = Service(engine, "chest", limits or Limits())
+    service = Service(model, "chest", limits or Limits())
     server = make_server(service, token)
     ear = socket.create_server(("127.0.0.1", 0))
     thread = threading.Thread(target=lambda: server.run(sockets=[ear]), daemon=True)
@@ -71,5 +71,5 @@ def b64(data):
     return {"b64": base64.b64encode(data).decode()}
 
 
-def open_engine(*paths: Path) -> Engine:
-    return Engine([str(path) for path in paths])
+def open_model(*paths: Path) -> ServedModel:
+    return ServedModel([str(path) for path in paths])

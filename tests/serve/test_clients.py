@@ -80,10 +80,10 @@ def run(python, code, client, films):
 
 
 @pytest.mark.processes
-def test_tritons_client_gets_the_numbers_and_the_reason(python, client, engine, frontal):
+def test_tritons_client_gets_the_numbers_and_the_reason(python, client, model, frontal):
     labels, got, status, message = run(python, TRITON, client, frontal[:2])
     expected = client.v1(*[film.read_bytes() for film in frontal[:2]])[1]["predictions"]
-    assert labels == list(engine.labels)
+    assert labels == list(model.labels)
     np.testing.assert_allclose(got, [row["probabilities"] for row in expected], atol=1e-6)
     assert status == "422" and message == "film 0: not an image; expected JPEG, PNG or DICOM content"
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from served import open_engine, serving
+from served import open_model, serving
 
 from chexpert_hier.labels import CHEXPERT_LABELS
 from chexpert_hier.predict import __main__ as predict
@@ -127,10 +127,10 @@ def test_the_tree_is_nested_lists(page, frontal):
     assert page.tab.locator("#tree > ul > li").count() == 8
 
 
-def test_a_finding_shows_its_map_and_what_is_behind_its_number(page, engine, frontal):
+def test_a_finding_shows_its_map_and_what_is_behind_its_number(page, model, frontal):
     page.choose(frontal[0])
-    reading = engine.answer([(engine.read(frontal[0].read_bytes()), True)])[0]
-    some = next(label for k, label in enumerate(engine.labels) if reading.maps.heat[k].max() > 0)
+    reading = model.answer([(model.read(frontal[0].read_bytes()), True)])[0]
+    some = next(label for k, label in enumerate(model.labels) if reading.maps.heat[k].max() > 0)
     plain = page.canvas()
     assert np.ptp(plain.astype(int), axis=2).max() <= 8  # grey
     page.tab.locator(f"[data-label='{some}']").click()
@@ -147,10 +147,10 @@ def test_a_finding_shows_its_map_and_what_is_behind_its_number(page, engine, fro
     assert page.tab.locator(".detail").count() == 0 and "map" not in page.text("#caption")
 
 
-def test_the_map_lies_where_heatmaps_lays_it(page, engine, frontal):
+def test_the_map_lies_where_heatmaps_lays_it(page, model, frontal):
     """The page's own drawing of a map against overlays.onto_film, on the film's pixels."""
-    film = engine.read(frontal[0].read_bytes())
-    maps = engine.answer([(film, True)])[0].maps
+    film = model.read(frontal[0].read_bytes())
+    maps = model.answer([(film, True)])[0].maps
     label = max(maps.labels, key=lambda one: np.nanmax(maps.on_film(one)))
     heat = np.maximum(maps.on_film(label), 0)
     expected = np.nan_to_num(heat / np.nanmax(heat))
@@ -261,7 +261,7 @@ def test_by_keyboard_alone(page, frontal):
 
 def test_two_films_are_one_study_by_the_rule(page, client, frontal):
     page.choose(*frontal[:2])
-    single = [client.call("/page/film", film.read_bytes())[1]["values"]["probability"] for film in frontal[:2]]
+    single = [client.call("/page/film", film.read_bytes())[1]["values"]["probabilities"] for film in frontal[:2]]
     for place in (0, 1):
         page.tab.locator("#list input").nth(place).check()
     page.tab.locator("#study").click()
@@ -278,7 +278,7 @@ def test_an_ensemble_shows_its_spread_and_a_savedmodel_no_maps(browser, runs, fr
 
     saved = export([open_run(runs[0])], tmp_path / "saved_model")
     for models, words in ((runs, "between the models"), ([saved], "probability")):
-        with serving(open_engine(*models)) as client:
+        with serving(open_model(*models)) as client:
             page = Page(browser, client)
             page.choose(frontal[0])
             assert words in page.text("#legend")
@@ -316,8 +316,8 @@ def test_on_a_telephone_and_in_the_dark(browser, client, frontal, settings):
     context.close()
 
 
-def test_a_token_is_asked_for_once_and_leaves_the_address(browser, engine, frontal):
-    with serving(engine, token="secret-token") as client:
+def test_a_token_is_asked_for_once_and_leaves_the_address(browser, model, frontal):
+    with serving(model, token="secret-token") as client:
         for start in ("/", "/#token=secret-token"):
             context = browser.new_context()
             tab = context.new_page()

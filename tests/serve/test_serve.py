@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
-from served import b64, open_engine, serving
+from served import b64, open_model, serving
 
 from chexpert_hier.finished.asked import Film
 from chexpert_hier.finished.members import open_run
@@ -65,7 +65,7 @@ def test_columns_pixels_and_the_default_signature(client, frontal):
 
 def test_an_ensemble_tells_how_far_its_members_agree(runs, frontal, tmp_path):
     table, _ = predicted(tmp_path, frontal[:2], *runs)
-    with serving(open_engine(*runs)) as client:
+    with serving(open_model(*runs)) as client:
         _, answer = client.v2(*[film.read_bytes() for film in frontal[:2]])
     got = {one["name"]: np.array(one["data"], object).reshape(one["shape"]) for one in answer["outputs"]}
     np.testing.assert_allclose(got["probabilities"].astype(float), table[NAMES], atol=1e-6)
@@ -129,9 +129,9 @@ def test_a_bad_film_is_named_and_its_neighbours_are_answered(client, frontal):
     assert status == 200 and answer["outputs"][0]["data"] == [None] * 14
 
 
-def test_clients_at_the_same_time_share_batches_and_get_their_own_answers(engine, frontal):
+def test_clients_at_the_same_time_share_batches_and_get_their_own_answers(model, frontal):
     films = [film.read_bytes() for film in frontal[:6]]
-    with serving(engine, Limits(wait=0.2)) as client:
+    with serving(model, Limits(wait=0.2)) as client:
         alone = [client.v1(film)[1]["predictions"][0]["probabilities"] for film in films]
         with ThreadPoolExecutor(8) as pool:
             answers = list(pool.map(client.v1, [*films, b"no film", b"no film"]))
@@ -156,9 +156,9 @@ def test_dicom_with_16_bits_and_the_kinds_that_are_refused(client, dicom, fronta
         assert answer == (422, {"error": f"film 0: {lateral}"})
 
 
-def test_bodies_are_bounded_in_bytes_time_and_number(engine, frontal):
+def test_bodies_are_bounded_in_bytes_time_and_number(model, frontal):
     film = frontal[0].read_bytes()
-    with serving(engine, Limits(body=100_000, films=2, read=0.3)) as client:
+    with serving(model, Limits(body=100_000, films=2, read=0.3)) as client:
         assert client.call("/v1/models/chest:predict", b"x" * 100_001)[0] == 413
         assert client.call("/v1/models/chest:predict", iter([b"x" * 60_000] * 2), "POST")[0] == 413  # of unsaid length
         assert client.v1(film, film, film) == (400, {"error": "3 films; expected 1 to 2 in one request"})
@@ -170,17 +170,17 @@ def test_bodies_are_bounded_in_bytes_time_and_number(engine, frontal):
         assert client.v1(film)[0] == 200 and client.service.body_bytes == 0
 
 
-def test_what_is_too_much_at_once_is_told_to_come_back(engine, frontal):
+def test_what_is_too_much_at_once_is_told_to_come_back(model, frontal):
     film = frontal[0].read_bytes()
-    with serving(engine, Limits(waiting=0)) as client:
+    with serving(model, Limits(waiting=0)) as client:
         status, answer = client.v1(film)
         assert status == 503 and "try again" in answer["error"] and client.last["retry-after"] == "2"
-    with serving(engine, Limits(bodies=1000)) as client:
+    with serving(model, Limits(bodies=1000)) as client:
         assert client.v1(film)[0] == 503
 
 
-def test_a_token_guards_all_but_the_empty_page_and_the_probes(engine, frontal):
-    with serving(engine, token="secret-token") as client:
+def test_a_token_guards_all_but_the_empty_page_and_the_probes(model, frontal):
+    with serving(model, token="secret-token") as client:
         assert client.v1(frontal[0].read_bytes())[0] == 200
         guarded = ("/v1/models/chest", "/v2/models/chest", "/metrics", "/page/model", "/openapi.json", "/nowhere")
         for wrong in ("Bearer secret-tokem", "secret-token", "Bearer ", "Basic secret-token"):
@@ -211,11 +211,11 @@ def test_no_name_path_or_tag_reaches_a_log(client, dicom, frontal, caplog, capfd
         assert word not in printed, printed
 
 
-def test_the_unforeseen_is_a_500_without_words_of_the_request(engine, frontal, caplog, monkeypatch):
+def test_the_unforeseen_is_a_500_without_words_of_the_request(model, frontal, caplog, monkeypatch):
     def broken(asked):
         raise RuntimeError("about Jane Doe")
 
-    with serving(engine) as client:
+    with serving(model) as client:
         monkeypatch.setattr(client.service.batcher, "_work", broken)
         status, answer = client.v1(frontal[0].read_bytes())
         assert status == 500 and answer == {"error": "internal error; the server's log says where"}
@@ -229,9 +229,9 @@ def test_the_page_is_answered_with_predicts_csv_and_a_study_by_the_rule(client, 
     answers = [client.call("/page/film", film.read_bytes())[1] for film in frontal[:2]]
     assert ["Path", *answers[0]["row"]] == lines[0].split(",")
     assert [frontal[0].as_posix(), *answers[0]["row"].values()] == lines[1].split(",")
-    rows = [answer["values"]["probability"] for answer in answers]
+    rows = [answer["values"]["probabilities"] for answer in answers]
     _, study = client.call("/page/study", {"probabilities": rows})
-    np.testing.assert_array_equal(study["values"]["probability"], np.max(rows, axis=0))
+    np.testing.assert_array_equal(study["values"]["probabilities"], np.max(rows, axis=0))
     assert client.call("/page/study", {"probabilities": [[2] * 14]})[0] == 400
     assert client.call("/page/film", b"no film") == (422, {
         "error": "not an image; expected JPEG, PNG or DICOM content"})

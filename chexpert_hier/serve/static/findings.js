@@ -19,7 +19,8 @@ const rate = (point, name) => `${known(point[name]) ? point[name].toFixed(2) : "
 
 /** A finding's numbers out of the answer's columns. */
 function of(values, place) {
-  return Object.fromEntries(Object.entries(values).map(([name, column]) => [name, column[place]]));
+  const found = Object.fromEntries(Object.entries(values).map(([name, column]) => [name, column[place]]));
+  return { ...found, probability: found.probabilities };
 }
 
 /** Whether the product down the tree changed a finding's number by anything to be seen. */
@@ -104,12 +105,12 @@ function detail(model, label, parents, found, values, films) {
   } else if (known(found.spread)) {
     lines.push(`${model.models} models: standard deviation ${found.spread.toFixed(3)}.`);
   }
-  if (films) lines.push(`Film by film: ${films.map(({ name, values: own }) => `${name} ${number(own.probability[model.labels.indexOf(label)])}`).join("; ")}.`);
+  if (films) lines.push(`Film by film: ${films.map(({ name, values: own }) => `${name} ${number(own.probabilities[model.labels.indexOf(label)])}`).join("; ")}.`);
   return element("div", { class: "detail" }, ...lines.map((line) => element("p", {}, line)));
 }
 
 function chain(model, parents, found, values) {
-  const above = parents.map((parent) => `${parent} (${number(values.probability[model.labels.indexOf(parent)])})`).join(" and ");
+  const above = parents.map((parent) => `${parent} (${number(values.probabilities[model.labels.indexOf(parent)])})`).join(" and ");
   return `Before the chain rule ${number(found.conditional)}: that is given ${above}. `
     + `Multiplied down the tree it becomes ${number(found.probability)}, so that no finding is likelier than its parent.`;
 }

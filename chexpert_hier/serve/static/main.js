@@ -151,7 +151,7 @@ function remove(film) {
 async function readStudy() {
   const films = page.films.filter((film) => film.ticked && film.state === "read");
   try {
-    const rows = films.map((film) => film.found.values.probability);
+    const rows = films.map((film) => film.found.values.probabilities);
     const { values } = await ask("/page/study", JSON.stringify({ probabilities: rows }));
     page.study = { films, values };
     if (!films.includes(page.film)) {
@@ -262,8 +262,8 @@ function flags() {
 
 /** A flag as a sentence, with what follows from it. */
 function inWords(flag) {
-  const knows = page.model.lateral ? "" : " The model knows upright frontal chest films only:";
-  return `It ${/^(does|looks)/.test(flag) ? flag : `may be odd: ${flag}`}.${knows} its numbers may mean nothing here.`;
+  const knows = page.model.lateral ? "upright chest films" : "upright frontal chest films";
+  return `${flag[0].toUpperCase()}${flag.slice(1)}${/[.?]$/.test(flag) ? "" : "."} The model knows ${knows} only: its numbers may mean nothing here.`;
 }
 
 function chooseLabel(label) {
@@ -320,7 +320,7 @@ function downloadTable() {
 
 async function downloadPicture() {
   const { film, label, model } = page;
-  const value = label && film.found.values.probability[model.labels.indexOf(label)];
+  const value = label && film.found.values.probabilities[model.labels.indexOf(label)];
   const lines = [label ? `${label}: ${number(value)}${viewer.map ? " (map scaled to its own largest value)" : ""}` : summary(film.found.values),
     `Research use only; not a medical device.${model.synthetic ? " Trained on synthetic films." : ""}`];
   download(await viewer.picture(lines.filter(Boolean)), `${film.name.replace(/\.\w{1,5}$/, "")}${label ? ` ${label}` : ""}.png`);

@@ -1,0 +1,136 @@
+"""What the server asks of a finished model: read a film's bytes, answer for several films, draw their maps.
+
+The one place where the server meets the rest of the package: `predict.engine` answers, `heatmaps` draws.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import InputError
+from ..films.grey import FilmError
+from ..finished.asked import Film
+from ..finished.members import Member, Views
+from ..heatmaps.overlays import FilmMaps
+from ..predict.engine import Answers, Engine
+from ..predict.reading import Read
+
+# The outputs' names, as far as the SavedModel has them its own, and the engine's.
+MORE = {"spread": "sd", "calibrated": "calibrated", "present": "call", "entropy": "entropy",
+        "mutual_information": "mutual information"}
+NAME = "film"  # all films': what they are called elsewhere stays with the client
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """What the model says of one film.
+
+    Attributes:
+        answers: of this one film.
+        maps: of all findings, where asked for.
+    """
+
+    answers: Answers
+    maps: FilmMaps | None = None
+
+    def value(self, name: str) -> np.ndarray:
+        """One of the outputs `probabilities`, `conditional`, and those of MORE: float (labels,)."""
+        found = self.answers
+        if name in MORE:
+            return found.more[MORE[name]][0]
+        values = found.probabilities if name == "probabilities" else found.conditional
+        assert values is not None
+        return values[0]
+
+    @property
+    def match(self) -> float:
+        """The template match, NaN without a template."""
+        return float(self.answers.match[0])
+
+    @property
+    def flag(self) -> str:
+        """What is odd about the film, in words, else ""."""
+        return self.answers.flags[0]
+
+
+class ServedModel:
+    """A finished model or ensemble that is open for as long as the server runs.
+
+    Attributes:
+        engine: answers.
+        outputs: names of what it says of each finding, beside the probabilities.
+        networks: how many there are.
+        has_maps: whether maps can be drawn.
+    """
+
+    def __init__(self, models: Sequence[str | Path]):
+        """Open it.
+
+        Args:
+            models: run folders, `.keras` files in them, or exported models; several are an ensemble.
+
+        Raises:
+            InputError: it is no model, or the models do not fit together.
+        """
+        engine = Engine.open(models)
+        if len(engine.members) > 1 and all(isinstance(member, Member) for member in engine.members):
+            engine = Engine(engine.members, Views(uncertainty="ensemble"), validation=engine.validation)
+        self.engine = engine
+        self.has_maps = isinstance(engine.members[0], Member)
+        self.networks = len(engine.data)
+        ramp = np.tile(np.arange(256, dtype=np.uint8), (256, 1))
+        view = "frontal" if "Frontal" in engine.members[0].croppers else "lateral"
+        first = self.answer([(self.take(ramp, view), self.has_maps)])[0].answers  # also sets up what is set up once
+        self.outputs = ("conditional",) * (first.conditional is not None) + tuple(
+            name for name, what in MORE.items() if what in first.more)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The findings, in the outputs' order."""
+        return tuple(self.engine.labels)
+
+    def read(self, data: bytes, view: str = "") -> Read:
+        """A film's pixels, from any thread.
+
+        Args:
+            data: JPEG, PNG or DICOM.
+            view: "frontal", "lateral" or "" where nobody knows; then a DICOM header may say it.
+
+        Raises:
+            FilmError: it cannot be used; without a name in front.
+        """
+        try:
+            return self.engine.read(data, Film(Path(), NAME, view))
+        except FilmError as error:
+            raise FilmError(str(error).removeprefix(f"{NAME}: ")) from None
+
+    def take(self, grey: np.ndarray, view: str = "") -> Read:
+        """Pixels that were decoded already, uint8 (h, w), bone bright; else as `read`."""
+        try:
+            return self.engine.take(grey, Film(Path(), NAME, view))
+        except FilmError as error:
+            raise FilmError(str(error).removeprefix(f"{NAME}: ")) from None
+
+    def answer(self, asked: Sequence[tuple[Read, bool]]) -> list[Reading]:
+        """Answer for films, each with whether its maps are wanted; one thread at a time."""
+        answers = self.engine.answer([one for one, _ in asked])
+        return [Reading(_one(answers, k), self._maps(one) if wanted else None)
+                for k, (one, wanted) in enumerate(asked)]
+
+    def _maps(self, one: Read) -> FilmMaps:
+        """Of the first network, as `predict --heatmaps` draws them."""
+        from ..heatmaps.maps import film_maps
+
+        if not self.has_maps:
+            raise InputError("this model holds no maps; start the server with the run folder")
+        return film_maps(self.engine.members[0], [one.film], [one.grey], self.labels)[0]
+
+
+def _one(answers: Answers, k: int) -> Answers:
+    """The answer for the k-th film alone."""
+    row = slice(k, k + 1)
+    return Answers(answers.films[row], answers.labels, answers.probabilities[row],
+                   None if answers.conditional is None else answers.conditional[row], answers.match[row],
+                   answers.flags[row], {what: values[row] for what, values in answers.more.items()})
