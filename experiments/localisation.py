@@ -118,7 +118,7 @@ def _on_phantom(network, source, count: int) -> dict[str, np.ndarray]:
 
 def _laid(network, maps: list[np.ndarray], shape: tuple[int, int]) -> list[np.ndarray]:
     """The trained and the untrained map stretched over the film, and both with their cells centred on what they see."""
-    from chexpert_hier.network.model import map_cells
+    from chexpert_hier.network.maps import map_cells
 
     return [onto_film(heat, shape, cells=cells) for cells in (None, map_cells(network)) for heat in maps]
 

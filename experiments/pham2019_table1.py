@@ -130,7 +130,7 @@ def _phantom(args) -> dict:
 
 def _pretrained(args, base: recipes.Recipe) -> Path:
     """The file of a backbone that was trained on films of no patient of this experiment."""
-    from chexpert_hier.network import backbones, model
+    from chexpert_hier.network import backbones, maps
     from chexpert_hier.phantom import making
 
     done = args.work / f"{base.arch}.weights.h5"
@@ -142,7 +142,7 @@ def _pretrained(args, base: recipes.Recipe) -> Path:
         networks = {}
         _one(replace(base, policy="u-ones", seed=100), _source(films, base, work), networks, work)
         backbone = backbones.BACKBONES[base.arch].build(base.image_size)
-        backbone.set_weights(model.map_model(networks[base.arch])[0].get_weights())
+        backbone.set_weights(maps.map_model(networks[base.arch])[0].get_weights())
         backbone.save_weights(work / "present" / "backbone.weights.h5")
         (work / "present" / "backbone.weights.h5").replace(done)
     return done

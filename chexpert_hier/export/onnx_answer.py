@@ -73,7 +73,7 @@ def _maps(graph: Graph, model: Any, values: Mapping[str, str]) -> str:
 
     Behind the head of HBCE it is Grad-CAM, heatmaps.maps.grad_cam, whose gradient can be written down there.
     """
-    from ..network.model import map_weights
+    from ..network.maps import map_weights
 
     weights = np.ascontiguousarray(map_weights(model).T)  # (labels, k)
     if any(layer.name == "head_conv" for layer in model.layers):

@@ -19,8 +19,8 @@ from .. import commands
 from ..errors import InputError, one_of
 from ..files import locked, write_text
 from ..labels import COMPETITION_LABELS
-from .maps import METHODS, PLACES, draw, film_maps, map_file, summary_rows
-from .overlays import read_maps
+from .maps import METHODS, PLACES, draw, film_maps, layer_of, map_file, summary_rows, thresholds
+from .overlays import FilmMaps, read_maps
 
 log = logging.getLogger("chexpert_hier.heatmaps")
 
@@ -33,7 +33,11 @@ def parser() -> argparse.ArgumentParser:
     add("--model", required=True, metavar="RUN", help="a finished run")
     add("--out", type=Path, required=True, help="folder for the overlays (.png), the maps (.npz) and maps.csv")
     add("--labels", nargs="+", metavar="LABEL", help="findings (default: the competition's five, or all others)")
-    add("--method", choices=METHODS, help="default: cam where the head allows it, else grad-cam")
+    add("--method", choices=METHODS, help="default: cam at the last maps where the head "
+        "allows it, else grad-cam; layer-cam at an earlier layer")
+    add("--layer", default="auto", metavar="NAME", help="whose maps: last, a layer's name, or auto (default): the last "
+        "maps, or an earlier layer where they have fewer than 7 x 7 cells")
+    add("--all", action="store_true", help="draw findings that are called absent too")
     add("--place", choices=PLACES, default="stretched", help="lay the map over the whole crop as the papers do, or "
         "(centred, ours) each cell where the centre of what it sees lies")
     add("--threshold", type=float, default=0.0, help="draw only what reaches this share of the largest value")
@@ -61,28 +65,40 @@ def main(argv: list[str] | None = None) -> int:
     labels = tuple(args.labels or [label for label in COMPETITION_LABELS if label in member.labels] or member.labels)
     for label in labels:
         one_of("label (--labels)", label, member.labels)
+    layer = "last" if args.method == "cam" else layer_of(member.model, args.layer) or "last"
+    log.info("maps of the layer %s", _resolution(member.model, layer))
     with locked(args.out):
-        rows = _draw_all(args, member, films, labels)
-    print(f"{len(rows)} maps of {len({row[0] for row in rows})} films in {args.out}")
+        rows, drawn = _draw_all(args, member, films, labels, layer)
+    print(f"{drawn} maps of {len({row[0] for row in rows})} films in {args.out}" + (
+        "" if drawn == len(rows) else f"; {len(rows) - drawn} findings are called absent and not drawn (--all draws "
+        "them)"))
     return 0
 
 
-def _draw_all(args, member, films, labels) -> list[tuple]:
+def _resolution(model, layer: str) -> str:
+    from ..network.maps import map_model
+
+    rows, columns = map_model(model, None if layer == "last" else layer)[0].output_shape[1:3]
+    return f"{layer}: {rows} x {columns} cells"
+
+
+def _draw_all(args, member, films, labels, layer: str) -> tuple[list[tuple], int]:
+    present = None if args.all else thresholds(member.validation(), labels)
     rows, bar = [], commands.Bar("heatmaps", len(films))
     waiting: dict[bool, list] = {False: [], True: []}  # per view, each of which has its own template
 
     def flush(lateral: bool) -> None:
         if waiting[lateral]:
-            batch = film_maps(member, *zip(*waiting[lateral]), labels, args.method, args.place)
+            batch = film_maps(member, *zip(*waiting[lateral]), labels, args.method, args.place, layer)
             for (_, grey), maps in zip(waiting[lateral], batch):
-                draw(args.out, maps, grey, args.threshold)
+                draw(args.out, maps, grey, args.threshold, present)
                 rows.extend(summary_rows(maps))
             waiting[lateral].clear()
 
     for film in films:
         done = map_file(args.out, film.name, ".npz")
         kept = read_maps(done) if done.exists() else None
-        if kept and kept.labels == labels and kept.stretched == (args.place == "stretched"):
+        if kept and _finished(args, kept, labels, layer, present):
             rows += summary_rows(kept)
         elif (grey := _read(film, member, args.skip_bad)) is not None:
             waiting[film.lateral].append((film, grey))
@@ -95,7 +111,15 @@ def _draw_all(args, member, films, labels) -> list[tuple]:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([("Path", "label", "probability", "row", "column", "value"), *rows])
     write_text(args.out / "maps.csv", text.getvalue())
-    return rows
+    return rows, sum(present is None or float(row[2]) >= present[row[1]] for row in rows)
+
+
+def _finished(args, kept: FilmMaps, labels, layer: str, present: dict[str, float] | None) -> bool:
+    """Whether a film's maps are those that are asked for, with all their pictures."""
+    pictures = [label for label, probability in zip(kept.labels, kept.probabilities)
+                if present is None or probability >= present[label]]
+    return ((kept.labels, kept.layer) == (labels, layer) and kept.stretched == (args.place == "stretched")
+            and all(map_file(args.out, kept.path, f" {label}.png").exists() for label in pictures))
 
 
 def _read(film, member, skip_bad: bool) -> np.ndarray | None:

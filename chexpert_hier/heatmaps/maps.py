@@ -2,7 +2,8 @@
 
     python -m chexpert_hier.heatmaps film.jpg --model runs/mine --labels Edema "Pleural Effusion" --out maps
 
-A map is float32 (h, w), on the last feature maps' grid; `overlays` lays it onto the film, `localise` scores it there.
+A map is float32 (h, w), on the grid of the last feature maps or of an earlier layer's; `overlays` lays it onto the
+film, `localise` scores it there.
 Keras is imported inside functions, so that `--help` answers at once.
 """
 
@@ -19,45 +20,79 @@ from ..labels import positive_of_three
 from .overlays import FilmMaps, overlay, rectified, write_maps, write_png
 
 log = logging.getLogger("chexpert_hier.heatmaps")
-METHODS = ("cam", "grad-cam")
+METHODS = ("cam", "grad-cam", "layer-cam")
+FEW_CELLS = 7  # 224 pixels give 7 x 7 behind DenseNet-121; fewer are stripes on a film
 PLACES = ("stretched", "centred")
 
 
 def heatmaps(model, films: np.ndarray, labels: Sequence[str] | None = None,
-             method: str | None = None) -> np.ndarray:
+             method: str | None = None, layer: str | None = None) -> np.ndarray:
     """Map each finding on each film.
 
     Args:
         model: from model.build_model.
         films: float32 (n, size, size, 3), normalised.
         labels: which findings; None takes all.
-        method: "cam", "grad-cam", or None for CAM where the head allows it and Grad-CAM elsewhere.
+        method: one of METHODS; None: CAM at the last maps where the head allows it, Grad-CAM where it does not, and
+            LayerCAM at an earlier layer.
+        layer: one of network.maps.map_layers; None: the last maps.
 
     Returns:
-        float32 (n, h, w, labels), on the grid of the last maps; not rectified, not rescaled.
+        float32 (n, h, w, labels), on the grid of the layer's maps; not rectified, not rescaled.
 
     Raises:
         InputError: the model has no such label, or CAM is asked of a head without plain pooling.
     """
     import keras
 
-    from ..network.model import labels_of, map_model, map_weights
+    from ..network.maps import map_model, map_weights
+    from ..network.model import labels_of
 
     all_labels = labels_of(model)
     labels = all_labels if labels is None else tuple(labels)
     for label in labels:
         one_of("label (--labels)", label, all_labels)
     columns = [all_labels.index(label) for label in labels]
-    to_maps, to_logits, plain = map_model(model)
+    to_maps, to_logits, plain = map_model(model, layer)
     if method is None:
-        method = "cam" if plain else "grad-cam"
+        method = "cam" if plain else "layer-cam" if layer else "grad-cam"
     one_of("heatmap method", method, METHODS)
     if method == "cam" and not plain:
-        raise InputError("class activation maps need a head of pooling and one Dense layer; this model takes grad-cam")
+        raise InputError("class activation maps need the last maps of a head of pooling and one Dense layer; here use "
+                         "grad-cam or layer-cam")
     maps = keras.ops.cast(to_maps(films, training=False), "float32")
     if method == "cam":
         return class_activation(keras.ops.convert_to_numpy(maps), map_weights(model)[:, columns])
-    return grad_cam(to_logits, maps, columns)
+    return grad_cam(to_logits, maps, columns) if method == "grad-cam" else layer_cam(to_logits, maps, columns)
+
+
+def layer_of(model, asked: str = "auto") -> str | None:
+    """The layer whose maps are drawn.
+
+    Args:
+        model: from model.build_model.
+        asked: "last", a layer's name, or "auto": the last maps where they have at least FEW_CELLS rows, else the last
+            layer before them that has, if the network can be cut there.
+
+    Returns:
+        a name for `heatmaps`, or None for the last maps.
+
+    Raises:
+        InputError: the network cannot be cut at that layer.
+    """
+    from ..network.maps import map_layers, map_model
+
+    if asked == "last":
+        return None
+    layers, side = map_layers(model), map_model(model)[0].output_shape[1]
+    if asked != "auto":
+        one_of("layer (--layer)", asked, ("auto", "last", *layers))
+        return asked
+    if side >= FEW_CELLS:
+        return None
+    most = model.input_shape[1] // 8  # before that a network has seen edges, not findings
+    fine = [name for name, size in layers.items() if FEW_CELLS <= size <= most]
+    return fine[-1] if fine else None
 
 
 def class_activation(maps: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -101,6 +136,22 @@ def grad_cam(to_logits, maps, columns: Sequence[int]) -> np.ndarray:
     return np.stack(found, axis=-1).astype("float32")
 
 
+def layer_cam(to_logits, maps, columns: Sequence[int]) -> np.ndarray:
+    """Σ_k max(∂logit_c/∂f_k, 0) f_k, place by place; for layers before the last, where one weight per map says little.
+
+    Args and Returns: as `grad_cam`.
+
+    Source: Jiang et al. 2021 (LayerCAM), eq. 6, before the ReLU.
+    """
+    import keras
+
+    found = []
+    for column in columns:
+        slope = backend_gradient(lambda x, c=column: keras.ops.sum(to_logits(x, training=False)[:, c]), maps)
+        found.append((np.maximum(slope, 0) * keras.ops.convert_to_numpy(maps)).sum(axis=-1))
+    return np.stack(found, axis=-1).astype("float32")
+
+
 def backend_gradient(function, x) -> np.ndarray:
     """d function(x) / dx, function(x) a scalar, on whichever backend Keras runs; x is a tensor."""
     import keras
@@ -123,7 +174,7 @@ def backend_gradient(function, x) -> np.ndarray:
 
 
 def film_maps(member, films: Sequence, greys: Sequence[np.ndarray], labels: Sequence[str],
-              method: str | None = None, place: str = "stretched") -> list[FilmMaps]:
+              method: str | None = None, place: str = "stretched", layer: str = "auto") -> list[FilmMaps]:
     """Map findings on films with a finished run.
 
     Args:
@@ -135,35 +186,46 @@ def film_maps(member, films: Sequence, greys: Sequence[np.ndarray], labels: Sequ
         place: "stretched" lays the map over the whole crop, as the papers do (Zhou et al. 2016; Rajpurkar et al. 2017);
             "centred" (ours) puts each cell where the centre of what it sees lies (model.map_cells), which is up to half
             a cell away.
+        layer: see `layer_of`.
 
     Returns:
         one FilmMaps per film.
     """
-    from ..network.model import map_cells
+    from ..network.maps import map_cells
 
     one_of("--place", place, PLACES)
     cropper = member.croppers["Lateral" if films[0].lateral and "Lateral" in member.croppers else
                               next(iter(member.croppers))]
     crops = cropper.crop(greys)
     inputs = np.asarray(member.inputs(crops.crops))
-    heat = heatmaps(member.model, inputs, labels, method)  # (n, h, w, labels)
+    cut = None if method == "cam" else layer_of(member.model, layer)
+    heat = heatmaps(member.model, inputs, labels, method, cut)  # (n, h, w, labels)
     outputs = np.asarray(member.model.predict_on_batch(inputs))
     outputs = positive_of_three(outputs) if outputs.ndim == 3 else outputs
     offset, side = plain_window(member.recipe.plain_view, cropper.size)
     columns = [member.labels.index(label) for label in labels]
     probabilities = member.final(outputs)[:, columns]
-    cells = map_cells(member.model) if place == "centred" else (0.5 / heat.shape[1], 1 / heat.shape[1])
+    cells = map_cells(member.model, cut) if place == "centred" else (0.5 / heat.shape[1], 1 / heat.shape[1])
     return [FilmMaps(film.name, tuple(labels), probabilities[k], heat[k].transpose(2, 0, 1), grey.shape,
-                     tuple(int(at) + offset for at in crops.places[k]), side, cropper.rescaled, cells)
+                     tuple(int(at) + offset for at in crops.places[k]), side, cropper.rescaled, cells, cut or "last")
             for k, (film, grey) in enumerate(zip(films, greys))]
 
 
 def map_file(out: Path, name: str, ending: str) -> Path:
+    """Where a film's map lies: its name with the slashes gone."""
     plain = re.sub(r"[^\w.-]+", "_", name.strip("/").replace("/", "__"))
     return out / f"{plain[-150:]}{ending}"  # file systems take 255 bytes
 
 
-def draw(out: Path, maps: FilmMaps, grey: np.ndarray, threshold: float = 0.0) -> None:
+def thresholds(validation: dict | None, labels: Sequence[str]) -> dict[str, float]:
+    """From which probability on a finding is called present: the run's operating points, 0.5 where it has none."""
+    points = validation["labels"] if validation else {}
+    return {label: points[label]["threshold"] if points.get(label, {}).get("threshold") is not None else 0.5
+            for label in labels}
+
+
+def draw(out: Path, maps: FilmMaps, grey: np.ndarray, threshold: float = 0.0,
+         present: dict[str, float] | None = None) -> None:
     """Write one film's overlays (one .png per finding) and its maps (.npz) into a folder, under the film's name.
 
     Args:
@@ -171,8 +233,12 @@ def draw(out: Path, maps: FilmMaps, grey: np.ndarray, threshold: float = 0.0) ->
         maps: of `film_maps`.
         grey: the film, uint8 (h, w).
         threshold: draw only what reaches this share of the largest value.
+        present: see `thresholds`; a finding below its threshold gets no picture, for there is nothing to show. None
+            draws all.
     """
     for label, probability in zip(maps.labels, maps.probabilities):
+        if present is not None and probability < present[label]:
+            continue
         picture = overlay(grey, rectified(maps.on_film(label), threshold), f"{label} {probability:.2f}")
         write_png(map_file(out, maps.path, f" {label}.png"), picture)
     write_maps(map_file(out, maps.path, ".npz"), maps)  # last: its presence says that the film is finished

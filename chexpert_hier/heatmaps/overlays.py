@@ -14,6 +14,11 @@ import numpy as np
 from ..errors import InputError, one_of
 from ..files import written_whole
 
+# One look for every map of the package: colour-blind readers can tell it, and the film stays visible. The papers
+# print JET.
+COLOURS = cv2.COLORMAP_INFERNO
+STRENGTH = 0.6
+
 
 def rectified(heat: np.ndarray, threshold: float = 0.0) -> np.ndarray:
     """ReLU, divided by the maximum, below `threshold` set to 0; in [0, 1], NaN (outside the crop) stays NaN.
@@ -57,8 +62,8 @@ def onto_film(heat: np.ndarray, film_shape: tuple[int, int], place: tuple[int, i
     return np.where(seen_rows[:, None] & seen_columns[None, :], film, np.float32(outside))
 
 
-def overlay(film: np.ndarray, heat: np.ndarray, title: str = "", strength: float = 0.45,
-            boxes: Sequence[Sequence[float]] = (), colours: int = cv2.COLORMAP_JET) -> np.ndarray:
+def overlay(film: np.ndarray, heat: np.ndarray, title: str = "", strength: float = STRENGTH,
+            boxes: Sequence[Sequence[float]] = (), colours: int = COLOURS) -> np.ndarray:
     """Draw a map in colour over its film.
 
     Args:
@@ -67,7 +72,7 @@ def overlay(film: np.ndarray, heat: np.ndarray, title: str = "", strength: float
         title: written into the upper left corner.
         strength: opacity of the hottest place.
         boxes: (x, y, width, height) in film pixels, drawn in white.
-        colours: one of OpenCV's colour maps; JET as the papers print it, INFERNO for colour-blind readers.
+        colours: one of OpenCV's colour maps.
 
     Returns:
         uint8 (h, w, 3) in OpenCV's order (blue, green, red).
@@ -107,12 +112,13 @@ class FilmMaps:
         path: the film's name in its table.
         labels: the findings, in order.
         probabilities: float32 (labels,), as the model reports them.
-        heat: float32 (labels, h, w), on the last maps' grid.
+        heat: float32 (labels, h, w), on the grid of the layer's maps.
         film_shape: height and width of the film in pixels.
         place: row and column of the crop in the rescaled film.
         crop: side of the crop in pixels of the rescaled film.
         rescaled: side of the rescaled film in pixels.
         cells: where the map's cells are centred, see `onto_film`.
+        layer: whose maps these are; "last": the last convolution's.
     """
 
     path: str
@@ -124,6 +130,7 @@ class FilmMaps:
     crop: int
     rescaled: int
     cells: tuple[float, float]
+    layer: str = "last"
 
     @property
     def stretched(self) -> bool:
@@ -151,9 +158,10 @@ def read_maps(path: str | os.PathLike) -> FilmMaps:
     """
     try:
         with np.load(path, allow_pickle=False) as file:
-            found = {name: file[name] for name in FilmMaps.__dataclass_fields__}
+            found = {name: file[name] for name in FilmMaps.__dataclass_fields__ if name in file or name != "layer"}
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"{path}: expected maps written by chexpert_hier.heatmaps ({error})") from error
     return FilmMaps(str(found["path"]), tuple(found["labels"].tolist()), found["probabilities"], found["heat"],
                     tuple(found["film_shape"].tolist()), tuple(found["place"].tolist()), int(found["crop"]),
-                    int(found["rescaled"]), tuple(found["cells"].tolist()))
+                    int(found["rescaled"]), tuple(found["cells"].tolist()),
+                    str(found.get("layer", "last")))

@@ -209,10 +209,10 @@ def logits_model(model: keras.Model) -> keras.Model:
 
     For losses with `from_logits=True`: a probability that has rounded to 0 or 1 has no gradient, its logit has.
     """
-    return keras.Model(model.input, _logits(model, head_layer(model).input), name=f"{model.name}_logits")
+    return keras.Model(model.input, logits_of(model, head_layer(model).input), name=f"{model.name}_logits")
 
 
-def _logits(model: keras.Model, features):
+def logits_of(model: keras.Model, features):
     x = _Logits(head_layer(model))(features)
     for layer in model.layers:
         if isinstance(layer, ThreeClass):
@@ -242,81 +242,6 @@ def probability_model(model: keras.Model) -> keras.Model:
 def present(outputs: np.ndarray) -> np.ndarray:
     """Outputs as p(finding is present), (n, labels): those of three classes by `labels.positive_of_three`."""
     return outputs if outputs.ndim == 2 else positive_of_three(outputs).astype(outputs.dtype)
-
-
-def map_model(model: keras.Model) -> tuple[keras.Model, keras.Model, bool]:
-    """Cut the network at its last maps.
-
-    Returns:
-        films -> maps (n, h, w, k), the last convolution's output;
-        maps -> logits (n, labels) (of positive against negative for the three-class head);
-        whether the way between is only average pooling and the last Dense layer, so that class activation maps exist.
-    """
-    names = [layer.name for layer in model.layers]
-    pool = model.get_layer("pool")
-    maps = model.get_layer("head_conv").output if "head_conv" in names else pool.input
-    top = keras.Input(maps.shape[1:], name="maps")
-    x = top
-    for layer in model.layers[names.index("head_bn") if "head_bn" in names else names.index("pool"):]:
-        if isinstance(layer, Findings):
-            break
-        x = layer(x)
-    x = _logits(model, x)
-    if is_three_class(model):
-        x = x[..., 1] - x[..., 0]
-    return (keras.Model(model.input, maps, name="maps"), keras.Model(top, x, name="maps_to_logits"),
-            "head_conv" not in names)
-
-
-def map_cells(model: keras.Model) -> tuple[float, float]:
-    """Where the cells of the last maps lie on the network's input.
-
-    They do not see the film in equal tiles: behind a convolution with a stride, kernel 3, "same" padding and an even
-    size a cell looks further right and down than the tile that it stands for when maps are stretched over the film.
-
-    Returns:
-        (first, step), shares of the input's side, the same for rows and columns: cell k's receptive field is centred at
-        first + step k. Where branches meet that look at places a little apart, the mean.
-    """
-    to_maps = map_model(model)[0]
-    seen = {id(to_maps.inputs[0]): (0.0, 1.0)}  # tensor -> pixel on which cell 0 is centred, pixels from cell to cell
-    for nodes in (to_maps._nodes_by_depth[depth] for depth in sorted(to_maps._nodes_by_depth, reverse=True)):
-        for node in nodes:
-            if not node.input_tensors:
-                continue
-            before = [seen[id(tensor)] for tensor in node.input_tensors]
-            start, step = np.mean([at[0] for at in before]), before[0][1]
-            after = _shifted(node.operation, float(start), step, node.input_tensors[0].shape[1])
-            seen |= {id(tensor): after for tensor in node.outputs}
-    (start, step), side = seen[id(to_maps.outputs[0])], to_maps.inputs[0].shape[1]
-    return (start + 0.5) / side, step / side
-
-
-def _shifted(layer, start: float, step: float, size: int) -> tuple[float, float]:
-    """The same pixel and pixels from cell to cell behind one layer, whose input has `size` rows."""
-    if isinstance(layer, keras.layers.ZeroPadding2D):
-        return start - layer.padding[0][0] * step, step
-    if isinstance(layer, keras.layers.Cropping2D):
-        return start + layer.cropping[0][0] * step, step
-    window = getattr(layer, "pool_size", None) or getattr(layer, "kernel_size", None)
-    if window is None:
-        return start, step
-    stride, dilation = layer.strides[0], getattr(layer, "dilation_rate", (1, 1))[0]
-    width = (window[0] - 1) * dilation + 1
-    padded = max(width - (size % stride or stride), 0) // 2 if layer.padding == "same" else 0
-    return start + ((width - 1) / 2 - padded) * step, step * stride
-
-
-def map_weights(model: keras.Model) -> np.ndarray:
-    """The last Dense layer's kernel as (k, labels): column c weighs the maps for label c.
-
-    For the three-class head: positive minus negative, which is what p(positive) depends on at evaluation.
-    """
-    kernel = keras.ops.convert_to_numpy(head_layer(model).kernel)
-    if is_three_class(model):
-        three = kernel.reshape(len(kernel), -1, 3)  # (k, labels, states)
-        return three[..., 1] - three[..., 0]
-    return kernel
 
 
 def freeze_all_but_head(model: keras.Model) -> None:

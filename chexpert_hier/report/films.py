@@ -87,8 +87,7 @@ def _maps(member, films: dict, greys: dict, labels: tuple[str, ...]) -> dict:
 
 
 def _example(label: str, kind: str, maps, grey: np.ndarray, run, case: int) -> Example:
-    drawn = overlays.overlay(grey, overlays.rectified(maps.on_film(label), 0.2), strength=0.6,
-                             colours=cv2.COLORMAP_INFERNO)
+    drawn = overlays.overlay(grey, overlays.rectified(maps.on_film(label), 0.2))
     cases = run.films
     probability = float(cases.scores[case, cases.labels.index(label)])
     return Example(label, kind, maps.path, probability, _jpeg(grey), _jpeg(drawn))

@@ -14,8 +14,9 @@ from chexpert_hier.films.template import Cropper
 from chexpert_hier.finished import members
 from chexpert_hier.heatmaps import __main__ as heatmaps_command
 from chexpert_hier.heatmaps import overlays
-from chexpert_hier.heatmaps.maps import heatmaps
-from chexpert_hier.network.model import build_model, head_layer, logits_model, map_model
+from chexpert_hier.heatmaps.maps import heatmaps, layer_of, map_file
+from chexpert_hier.network.maps import map_cells, map_layers, map_model
+from chexpert_hier.network.model import build_model, head_layer, logits_model
 
 LABELS = ("No Finding", "Edema", "Fracture")
 
@@ -88,6 +89,50 @@ def test_grad_cam_of_a_deeper_head_by_finite_differences(films):
     np.testing.assert_allclose(found[0, ..., 0], maps[0] @ strength, atol=2e-2 * np.abs(found).max())
 
 
+def test_the_network_is_cut_where_nothing_leads_around():
+    """Behind any cut the rest gives the whole network's logits; where it cannot be cut, nothing is offered."""
+    for arch, size, offered in (("tiny", 48, {"conv1_relu": 24, "conv2_relu": 12, "conv3_relu": 6, "conv4_relu": 3}),
+                                ("densenet121", 64, {"conv1_relu", "pool2_conv", "pool3_conv", "pool4_conv", "relu"})):
+        model = build_model(arch, LABELS, image_size=size, seed=1)
+        film = np.random.default_rng(0).random((1, size, size, 3), "float32")
+        logits = keras.ops.convert_to_numpy(logits_model(model)(film, training=False))
+        layers = map_layers(model)
+        assert layers == offered if isinstance(offered, dict) else offered <= set(layers)
+        for name, side in list(layers.items())[-2:]:
+            to_maps, to_logits, plain = map_model(model, name)
+            maps = to_maps(film, training=False)
+            assert maps.shape[1] == side and not plain
+            found = keras.ops.convert_to_numpy(to_logits(maps, training=False))
+            np.testing.assert_allclose(found, logits, atol=1e-5)
+    with pytest.raises(InputError, match="pool3_conv"):
+        map_model(model, "pool3_relu")
+
+
+def test_maps_of_too_few_cells_give_way_to_an_earlier_layer():
+    small, large = (build_model("tiny", LABELS, image_size=size, seed=1) for size in (64, 112))
+    assert map_model(small)[0].output_shape[1] == 4 and layer_of(small) == "conv3_relu"
+    assert map_model(large)[0].output_shape[1] == 7 and layer_of(large) is None
+    assert layer_of(small, "last") is None and layer_of(small, "conv2_relu") == "conv2_relu"
+    with pytest.raises(InputError, match="--layer"):
+        layer_of(small, "conv9")
+    first, step = map_cells(small, "conv3_relu")
+    assert step == pytest.approx(1 / 8) and 0 < first < 1 / 8
+
+
+def test_layer_cam_by_finite_differences(films):
+    """Each place of each map moved by itself: the slope's positive part times the map, added over the maps."""
+    model = build_model("tiny", LABELS, image_size=48, seed=1)
+    found = heatmaps(model, films[:1], ["Edema"], layer="conv4_relu")[0, ..., 0]
+    to_maps, to_logits, _ = map_model(model, "conv4_relu")
+    maps = keras.ops.convert_to_numpy(to_maps(films[:1], training=False))
+    steps = np.eye(maps.size, dtype="float32").reshape(-1, *maps.shape[1:]) * 0.05
+    up, down = (keras.ops.convert_to_numpy(to_logits(maps + sign * steps, training=False))[:, 1] for sign in (1, -1))
+    slope = ((up - down) / 0.1).reshape(maps.shape)
+    expected = (np.maximum(slope, 0) * maps)[0].sum(-1)
+    np.testing.assert_allclose(found, expected, atol=1e-3 * np.abs(expected).max())
+    assert (found >= 0).all() and found.max() > 0
+
+
 def test_unknown_labels_and_methods_are_told(films):
     model = build_model("tiny", LABELS, image_size=48)
     with pytest.raises(InputError, match="No Finding, Edema"):
@@ -114,7 +159,8 @@ def opened(monkeypatch, tmp_path):
 
 def test_the_command_draws_stores_and_lists(opened, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    argv = ["films", "--model", "run", "--out", "maps", "--labels", "Fracture", "Edema", "--batch-size", "2", "--quiet"]
+    argv = ["films", "--model", "run", "--out", "maps", "--labels", "Fracture", "Edema", "--batch-size", "2", "--quiet",
+            "--all"]
     assert heatmaps_command.main(argv) == 0
     assert "6 maps of 3 films" in capsys.readouterr().out
     names = sorted(path.name for path in (tmp_path / "maps").iterdir() if not path.name.startswith("."))
@@ -123,7 +169,8 @@ def test_the_command_draws_stores_and_lists(opened, tmp_path, monkeypatch, capsy
     maps = overlays.read_maps("maps/films__a__two.png.npz")
     film = cv2.imread("films/a/two.png", cv2.IMREAD_GRAYSCALE)
     crops = opened.croppers["Frontal"].crop([film])
-    expected = heatmaps(opened.model, np.asarray(opened.inputs(crops.crops)), ["Fracture", "Edema"])[0]
+    inputs = np.asarray(opened.inputs(crops.crops))
+    expected = heatmaps(opened.model, inputs, ["Fracture", "Edema"], layer=layer_of(opened.model))[0]
     np.testing.assert_allclose(maps.heat, expected.transpose(2, 0, 1), atol=1e-5)
     assert (maps.place, maps.crop, maps.rescaled, maps.film_shape) == ((8, 8), 48, 64, (50, 120))
     with open("maps/maps.csv", newline="") as file:
@@ -146,6 +193,20 @@ def test_the_command_draws_stores_and_lists(opened, tmp_path, monkeypatch, capsy
     assert heatmaps_command.main([*argv, "--resume", "--place", "centred"]) == 0  # maps laid otherwise are made anew
     maps = overlays.read_maps("maps/films__a__two.png.npz")
     assert maps.cells == pytest.approx((15.5 / 48, 16 / 48)) and not maps.stretched
+
+
+def test_findings_called_absent_get_no_picture(opened, tmp_path, monkeypatch, capsys):
+    points = {"labels": {"Edema": {"threshold": 1.0}, "Fracture": {"threshold": 0.0}}}
+    monkeypatch.setattr(type(opened), "validation", lambda self: points)
+    argv = [str(tmp_path / "films"), "--model", "run", "--out", str(tmp_path / "maps"), "--labels", "Fracture", "Edema",
+            "--quiet"]
+    heatmaps_command.main(argv)
+    assert "3 maps of 3 films" in capsys.readouterr().out
+    assert len(list((tmp_path / "maps").glob("*Fracture.png"))) == 3
+    assert not list((tmp_path / "maps").glob("*Edema.png"))
+    heatmaps_command.main([*argv, "--resume", "--all"])
+    assert "6 maps of 3 films" in capsys.readouterr().out and len(list((tmp_path / "maps").glob("*Edema.png"))) == 3
+    assert map_file(tmp_path, "/a/b c.png", ".npz").name == "a__b_c.png.npz"
 
 
 def test_the_command_tells_what_it_cannot_use(opened, tmp_path, capsys):

@@ -12,6 +12,7 @@ import pytest
 from chexpert_hier import recipes
 from chexpert_hier.errors import InputError
 from chexpert_hier.heatmaps.maps import backend_gradient
+from chexpert_hier.network import maps as network_maps
 from chexpert_hier.network import model as models
 from chexpert_hier.network.losses import BCE
 
@@ -59,14 +60,14 @@ def test_parts_give_the_whole(network, films):
         logits = logits[..., 1] - logits[..., 0]
     p = run(models.probability_model(network), films)
     np.testing.assert_allclose(p, 1 / (1 + np.exp(-logits)), atol=1e-6)
-    to_maps, to_logits, plain = models.map_model(network)
+    to_maps, to_logits, plain = network_maps.map_model(network)
     maps = run(to_maps, films)
     np.testing.assert_allclose(run(to_logits, maps), logits, atol=1e-5)
     if plain:  # pooling commutes with the last layer: column c of the kernel weighs the maps
         head = models.head_layer(network)
         bias = keras.ops.convert_to_numpy(head.bias)
         assert not bias.any()
-        np.testing.assert_allclose((maps @ models.map_weights(network)).mean((1, 2)), logits, atol=1e-5)
+        np.testing.assert_allclose((maps @ network_maps.map_weights(network)).mean((1, 2)), logits, atol=1e-5)
 
 
 def test_saved_models_come_back_with_their_labels(network, films, tmp_path):
@@ -214,7 +215,7 @@ def test_network_losses_and_maps_work_on_other_backends(backend):
 
 def centre_of_what_is_seen(model, row):
     """The centroid of the rows whose pixels move the maps' cell in row `row`, all weights being positive."""
-    to_maps = models.map_model(model)[0]
+    to_maps = network_maps.map_model(model)[0]
     for variable in to_maps.trainable_variables:
         if "kernel" in variable.path:
             variable.assign(np.full(variable.shape, 0.01, "float32"))
@@ -228,7 +229,7 @@ def centre_of_what_is_seen(model, row):
 @pytest.mark.parametrize("size", [96, 100])
 def test_cells_of_the_maps_are_centred_on_what_they_see(size):
     model = models.build_model("tiny", ("A", "B"), "none", size, seed=0)
-    first, step = models.map_cells(model)
+    first, step = network_maps.map_cells(model)
     for row in (2, 3):  # their receptive fields lie inside the film
         assert first + step * row == pytest.approx(centre_of_what_is_seen(model, row), abs=1e-3)
 
@@ -244,7 +245,7 @@ def test_cells_behind_every_kind_of_layer():
     x = layers.Cropping2D(((1, 0), (1, 0)))(x)
     x = layers.GlobalAveragePooling2D(name="pool")(x)
     model = keras.Model(films, models.Findings(2, ("A", "B"), activation="sigmoid")(x))
-    first, step = models.map_cells(model)
+    first, step = network_maps.map_cells(model)
     assert first + step * 2 == pytest.approx(centre_of_what_is_seen(model, 2), abs=1e-3)
 
 
@@ -253,5 +254,5 @@ def test_cells_behind_every_kind_of_layer():
     pytest.param("nasnetlarge", 24.3, marks=pytest.mark.slow)])
 def test_where_the_papers_networks_look_at_224_pixels(arch, first):
     """What docs/deviations.md says (X8): equal tiles of 32 pixels would begin at 16, five of 44.8 at 22.4."""
-    cells = models.map_cells(models.build_model(arch, ("A", "B"), "none", 224, seed=0))
+    cells = network_maps.map_cells(models.build_model(arch, ("A", "B"), "none", 224, seed=0))
     assert cells == pytest.approx((first / 224, 32 / 224), abs=1e-4)
