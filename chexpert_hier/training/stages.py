@@ -164,7 +164,7 @@ def _train_stage(recipe, tree, model, films, valid, folder, number, state, selft
                          f"(--ct-rows {recipe.ct_rows}, policy {recipe.policy})")
     log.info("%s: %s films, %s, %s", stage.name, f"{len(rows):,}",
              TRAINS[stage.layers], stage.loss)
-    valid_targets = _hard(recipe, valid)
+    valid_targets = labels.hard_targets(valid.raw, "u-ignore", blank=recipe.blank)
     loss = stage_loss(stage.loss, targets, tree)
     on_features = stage.layers == "head" and not recipe.augment
     if on_features:  # the frozen part gives the same features in every epoch: compute them once
@@ -254,21 +254,18 @@ def _outputs(model: keras.Model, films: Films, batch_size: int) -> np.ndarray:
         return model.predict(films.batches(np.arange(len(films)), batch_size=batch_size), verbose=0)
 
 
-def _hard(recipe: Recipe, films: Films) -> np.ndarray:
-    """Validation labels are never smoothed: what is uncertain does not count, or is a class of its own.
-
-    Returns float32 (n, labels), or (n, labels, 3) for three classes; NaN does not count.
-    """
-    if recipe.three_class:
-        return labels.targets(films.raw, films.keys, films.labels, recipe.labelling)
-    return labels.hard_targets(films.raw, "u-ignore", blank=recipe.blank)
-
-
 def _validated(loss, outputs: np.ndarray, targets: np.ndarray, names: tuple[str, ...]) -> dict:
+    """Loss and AUROC of the validation films.
+
+    Args:
+        loss: the stage's own; three classes are judged as two, by the cross-entropy of positive against negative
+            (CheXpertNet, section 4.3).
+        outputs: (n, labels) or (n, labels, 3).
+        targets: (n, labels), never smoothed: 1, 0, NaN where the label is uncertain or does not count.
+        names: of the labels.
+    """
+    loss, outputs = (losses.BCE(), present(outputs)) if outputs.ndim == 3 else (loss, outputs)
     value = float(keras.ops.convert_to_numpy(loss(targets, outputs)))
-    if targets.ndim == 3:  # an uncertain cell has a loss, but no place on the curve
-        targets = np.where(targets[..., 2] == 1, np.nan, targets[..., 1])
-        outputs = present(outputs)
     five = [names.index(label) for label in labels.COMPETITION_LABELS if label in names] or list(range(len(names)))
     areas = np.array([auroc(outputs[counts, k], targets[counts, k])
                       for k in five for counts in [~np.isnan(targets[:, k])]])

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 
 from chexpert_hier import hierarchy, recipes
@@ -135,6 +136,18 @@ def test_the_random_control_has_as_many_films_and_all_cells():
     rows, targets = stages.stage_targets(RECIPE, TREE, films, replace(FIRST, rows="random"))
     assert abs(len(rows) - len(conditional)) <= 1 and rows.tolist() != conditional.tolist()
     assert not np.isnan(targets[:, PE]).any()
+
+
+def test_three_classes_are_validated_as_two(tmp_path):
+    recipe = replace(RECIPE, policy="u-multiclass", stages=(replace(FIRST, rows="all", epochs=1,
+                                                                    loss="three_class"),))
+    valid = Films(12, 1)
+    assert (valid.raw == -1).any()
+    network = model.build_model("tiny", CHEXPERT_LABELS, image_size=32, head="three-class", seed=0)
+    stages.train(recipe, TREE, network, Films(24), valid, tmp_path)
+    p = stages.outputs_of(network, valid).astype(float)
+    loss = -np.where(valid.raw == 1, np.log(p), np.log1p(-p))[valid.raw != -1].mean()  # blank is negative
+    assert pd.read_csv(tmp_path / "log.csv")["valid_loss"].item() == pytest.approx(loss, rel=1e-4)
 
 
 def test_every_film_once_per_epoch_in_an_order_of_seed_and_epoch():
