@@ -13,8 +13,9 @@ import pandas as pd
 from .. import commands, labels
 from ..errors import InputError
 from ..files import write_text
-from ..films.decode import read_film, read_header
+from ..films.decode import read_film
 from ..films.grey import FilmError
+from ..films.headers import read_header
 from ..hierarchy import READINGS, TREES, Tree, close_upward, flat, named, positives_seen, read_tree, stage_one
 from . import reading
 from .dataset import Dataset

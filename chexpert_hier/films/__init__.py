@@ -3,8 +3,9 @@
 from ..faces import lazily
 
 PUBLIC = {
-    "decode": ("graph_decode", "read_film", "read_header"),
-    "grey": ("FilmError",),
+    "decode": ("Decoded", "decode_film", "graph_decode", "read_film"),
+    "grey": ("DamagedError", "FilmError"),
+    "headers": ("read_header",),
     "plausible": ("FLAGS", "flag", "graph_flag"),
     "template": ("Cropper", "learn_template", "read_template", "write_template"),
     "normalisation": ("IMAGENET", "Normalisation", "graph_normalise", "normalise"),

@@ -1,36 +1,39 @@
 """Read one film file: JPEG, PNG or DICOM of any kind to 8-bit grey, or one line that says why not.
 
-Two forms that give the same pixels: `read_film` (OpenCV) and `graph_decode` (TensorFlow operations, in the SavedModel),
-which refuses what it cannot decode in the same way.
+Two forms that give the same pixels: `read_film` (OpenCV, simplejpeg) and `graph_decode` (TensorFlow operations, in the
+SavedModel), which refuses what it cannot decode in the same way.
 """
 
 import os
-import zlib
 from pathlib import Path
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 
-from .grey import MIN_SIDE, MOST_BYTES, MOST_PIXELS, FilmError, bands, check_size, luminance, to_8_bits
+from .grey import (
+    MIN_SIDE,
+    MOST_BYTES,
+    MOST_PIXELS,
+    DamagedError,
+    FilmError,
+    bands,
+    check_size,
+    luminance,
+    to_8_bits,
+)
+from .headers import PNG_SIGNATURE, read_header
+from .jpeg import decode_jpeg
 
-PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # EXIF orientations that mirror rows, mirror columns, and exchange rows and columns (first of all).
 FLIP_ROWS, FLIP_COLUMNS, TRANSPOSE = (3, 4, 7, 8), (2, 3, 6, 7), (5, 6, 7, 8)
 
-OTHER_FORMATS = {b"RIFF": "WebP", b"GIF8": "GIF", b"BM": "BMP", b"II*\0": "TIFF", b"MM\0*": "TIFF", b"%PDF": "PDF",
-                 b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"\0\0\0\x0cjP  ": "JPEG 2000"}
 
+class Decoded(NamedTuple):
+    """A film's pixels, uint8 (h, w), and what is wrong with its file, "" where nothing is."""
 
-class Header(NamedTuple):
-    """What a film's header says: kind ("JPEG", "PNG"), pixels, channels, bits a channel, EXIF orientation (1 to 8)."""
-
-    kind: str
-    height: int
-    width: int
-    channels: int
-    bits: int
-    orientation: int
+    grey: np.ndarray
+    damage: str
 
 
 def read_film(source: str | os.PathLike | bytes, name: str | None = None, min_side: int = MIN_SIDE) -> np.ndarray:
@@ -49,18 +52,36 @@ def read_film(source: str | os.PathLike | bytes, name: str | None = None, min_si
         uint8 (h, w).
 
     Raises:
-        FilmError: missing, empty, not an image, cut off, damaged, too small, too large, or one single shade.
+        FilmError: missing, empty, not an image, too small, too large, or one single shade.
+        DamagedError: cut off or damaged; see `decode_film`.
     """
     name = name or ("film" if isinstance(source, bytes) else str(source))
+    if isinstance(source, bytes):
+        return decode_film(source, name, min_side).grey
     try:
-        data = source if isinstance(source, bytes) else _read_bytes(source)
+        data = _read_bytes(source)
     except OSError as error:
         raise FilmError(f"{name}: {_why_unreadable(source, error)}") from None
+    return decode_film(data, name, min_side).grey
+
+
+def decode_film(data: bytes, name: str, min_side: int = MIN_SIDE, accept_damaged: bool = False) -> Decoded:
+    """As `read_film`, from a file's bytes; with `accept_damaged` also what is left of a JPEG.
+
+    Raises:
+        FilmError: as `read_film`; the line begins with `name`.
+    """
     try:
-        return _decode(data, min_side)
-    except (FilmError, cv2.error) as error:
-        reason = error if isinstance(error, FilmError) else "the image decoder failed; is the file damaged?"
-        raise FilmError(f"{name}: {reason}") from None
+        try:
+            return Decoded(_decode(data, min_side), "")
+        except DamagedError as error:
+            if not accept_damaged:
+                raise
+            return Decoded(_decode(data, min_side, whole=False), str(error))
+    except FilmError as error:
+        raise type(error)(f"{name}: {error}") from None
+    except cv2.error:
+        raise FilmError(f"{name}: the image decoder failed; is the file damaged?") from None
 
 
 def _read_bytes(file: str | os.PathLike) -> bytes:
@@ -88,20 +109,20 @@ def _why_unreadable(source: str | os.PathLike, error: OSError) -> str:
     return f"cannot be read ({error.strerror})"
 
 
-def _decode(data: bytes, min_side: int) -> np.ndarray:
+def _decode(data: bytes, min_side: int, whole: bool = True) -> np.ndarray:
     from . import dicom
 
     if dicom.is_dicom(data):
-        return _with_content(dicom.read(data, min_side))
-    header = read_header(data)
+        return _with_content(dicom.read(data, min_side, whole))
+    header = read_header(data, whole)
     # A progressive JPEG is held as 16-bit coefficients of all its channels.
     depth = 2 if header.kind == "JPEG" or header.bits > 8 else 1
     check_size(header.height, header.width, min_side, max(header.channels, 1) * depth)
-    # A colour JPEG's luminance is a channel of its own; everything else is decoded as it is stored.
-    flags = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION if header.kind == "JPEG" else cv2.IMREAD_UNCHANGED
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    if header.kind == "JPEG":  # a colour film's luminance is a channel of its own
+        return _with_content(_turn(decode_jpeg(data, header, whole), header.orientation))
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if image is None or image.shape[:2] != (header.height, header.width):
-        raise FilmError(f"damaged: the {header.kind} decoder could not read it; copy the file again")
+        raise FilmError("damaged: the PNG decoder could not read it; copy the file again")
     return _with_content(_turn(_to_grey(image), header.orientation))
 
 
@@ -134,85 +155,6 @@ def _turn(image: np.ndarray, orientation: int) -> np.ndarray:
     image = image.T if orientation in TRANSPOSE else image
     image = image[::-1] if orientation in FLIP_ROWS else image
     return np.ascontiguousarray(image[:, ::-1] if orientation in FLIP_COLUMNS else image)
-
-
-def read_header(data: bytes) -> Header:
-    """What the header says, after checking that the file is whole.
-
-    Raises:
-        FilmError: empty, not a JPEG or PNG, cut off, or damaged (the reason without the file's name).
-    """
-    if not data:
-        raise FilmError("the file is empty")
-    if data.startswith(b"\xff\xd8\xff"):
-        return _jpeg_header(data)
-    if data.startswith(PNG_SIGNATURE):
-        return _png_header(data)
-    for magic, kind in OTHER_FORMATS.items():
-        if data.startswith(magic):
-            raise FilmError(f"{kind} is not supported; expected JPEG, PNG or DICOM. Save it as PNG")
-    raise FilmError("not an image; expected JPEG, PNG or DICOM content")
-
-
-def _jpeg_header(data: bytes) -> Header:
-    """Walk the segments to the first scan, then look for the end mark, which decoders do not miss."""
-    frame, place = None, 2
-    while place + 4 <= len(data):
-        if data[place] != 0xFF:
-            raise FilmError("damaged: a JPEG segment does not begin where it should")
-        mark = data[place + 1]
-        if mark == 0xFF:  # fill byte
-            place += 1
-            continue
-        length = int.from_bytes(data[place + 2:place + 4], "big")
-        if 0xC0 <= mark <= 0xCF and mark not in (0xC4, 0xC8, 0xCC):
-            frame = data[place + 4:place + 10]
-        place += 2 + length
-        if mark == 0xDA:
-            break
-    ended = data.endswith(b"\xff\xd9") or data.find(b"\xff\xd9", place) >= 0
-    if frame is None or len(frame) < 6 or place >= len(data) or not ended:
-        raise FilmError("cut off: the JPEG ends before the picture does; copy the file again")
-    height, width = int.from_bytes(frame[1:3], "big"), int.from_bytes(frame[3:5], "big")
-    return Header("JPEG", height, width, frame[5], frame[0], _orientation(data, b"Exif\0\0"))
-
-
-def _png_header(data: bytes) -> Header:
-    """Walk the chunks and check each one's checksum: OpenCV gives a half-grey picture for a damaged PNG."""
-    place, exif, mark = len(PNG_SIGNATURE), b"", b""
-    while mark != b"IEND":
-        length = int.from_bytes(data[place:place + 4], "big")
-        mark, end = data[place + 4:place + 8], place + 8 + length
-        if len(data) < end + 4:
-            raise FilmError("cut off: the PNG ends before the picture does; copy the file again")
-        if zlib.crc32(memoryview(data)[place + 4:end]) != int.from_bytes(data[end:end + 4], "big"):
-            raise FilmError("damaged: a checksum inside the PNG is wrong; copy the file again")
-        if mark == b"eXIf":
-            exif = data[place + 8:end]
-        place = end + 4
-    if data[12:16] != b"IHDR":
-        raise FilmError("damaged: the PNG has no header")
-    width, height = int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
-    channels = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}.get(data[25], 0)
-    return Header("PNG", height, width, channels, data[24], _orientation(exif, b""))
-
-
-def _orientation(data: bytes, mark: bytes) -> int:
-    """The EXIF orientation tag (0x0112) of the first directory after `mark`, in the first 64 KiB; 1 when none is."""
-    start = data.find(mark, 0, 65536) + len(mark)
-    if start < len(mark):
-        return 1
-    data = data[:65536]
-    if len(data) < start + 8:
-        return 1
-    order = "little" if data[start] == ord("I") else "big"
-    directory = start + int.from_bytes(data[start + 4:start + 8], order)
-    for entry in range(int.from_bytes(data[directory:directory + 2], order)):
-        tag = data[directory + 2 + 12 * entry:directory + 14 + 12 * entry]
-        if len(tag) == 12 and int.from_bytes(tag[:2], order) == 0x0112:
-            code = int.from_bytes(tag[8:10], order)
-            return code if 1 <= code <= 8 else 1
-    return 1
 
 
 def graph_decode(data):

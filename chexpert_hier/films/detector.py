@@ -2,8 +2,9 @@
 
 It sees the whole film, rescaled to 64 x 64 without regard to its sides' ratio and freed of brightness and contrast, and
 gives six scores. All values are integers that float32 holds exactly, so that NumPy, TensorFlow and ONNX find the same
-ones in any order of summation. It knows nothing of the data a run was trained on: its weights (`data/detector.npz`, 23 kB)
-come from experiments/detector/train.py and were learned from films of NIH ChestX-ray14 (Wang et al. 2017) and phantoms.
+ones in any order of summation. It knows nothing of the data a run was trained on: its weights (`data/detector.npz`,
+23 kB) come from experiments/detector/train.py; they were learned from films of NIH ChestX-ray14 (Wang et al. 2017, "The
+NIH Clinical Center is the data provider") and from phantoms.
 """
 
 from functools import cache

@@ -7,11 +7,14 @@ Needs pydicom: pip install "chexpert_hier[dicom]".
 
 import io
 import logging
-from typing import Any
+import zlib
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from .grey import MIN_SIDE, FilmError, check_size, luminance
+from .grey import MIN_SIDE, MOST_BYTES, DamagedError, FilmError, check_size, luminance
+from .headers import read_header
+from .jpeg import decode_jpeg
 
 log = logging.getLogger("chexpert_hier.films")
 
@@ -19,14 +22,24 @@ TAGS = ("Modality", "BodyPartExamined", "ViewPosition", "ViewCodeSequence", "Pho
         "SamplesPerPixel", "PlanarConfiguration", "NumberOfFrames", "Rows", "Columns", "BitsAllocated", "BitsStored",
         "HighBit", "PixelRepresentation", "PixelPaddingValue", "PixelPaddingRangeLimit", "ModalityLUTSequence",
         "RescaleSlope", "RescaleIntercept", "VOILUTSequence", "WindowCenter", "WindowWidth", "VOILUTFunction",
+        "PresentationLUTShape",
         "RedPaletteColorLookupTableDescriptor", "GreenPaletteColorLookupTableDescriptor",
         "BluePaletteColorLookupTableDescriptor", "RedPaletteColorLookupTableData",
         "GreenPaletteColorLookupTableData", "BluePaletteColorLookupTableData", "PixelData")
 MODALITIES = ("CR", "DX", "DR", "RG")  # DR is no defined term, but common; RG is any radiographic imaging
 CHESTS = ("CHEST", "THORAX", "TORAX", "LUNG")
+# Codes of a part of the chest, or of more than it: answered, with a word about it.
+REGIONS = ("RIB", "STERNUM", "CLAVICLE", "THORACIC", "TSPINE", "T SPINE", "HEART", "MEDIASTINUM", "TRUNK", "WHOLEBODY",
+           "WHOLE BODY", "BABYGRAM")
+BEYOND = ("ABD", "PELV", "SPINE", "NECK")  # with the chest in one code, e.g. CHESTABDPELVIS
 LATERALS = ("LL", "RL", "LATERAL", "LAT", "XTL")
 # Of pixels whose values nothing explains (more than 8 bits, no window), this share at both ends is cut off.
 UNEXPLAINED_TAIL = 0.001
+# What a data set may grow to when it is unpacked: the largest film's pixels and as much beside them.
+MOST_INFLATED = 2 * MOST_BYTES
+# 8-bit JPEG with a lossy code: Baseline and Extended.
+JPEGS = ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51")
+DEFLATED = "1.2.840.10008.1.2.1.99"  # the transfer syntax Deflated Explicit VR Little Endian
 INSTALL = 'pip install "chexpert_hier[dicom]"'
 
 
@@ -35,39 +48,42 @@ def is_dicom(data: bytes) -> bool:
     return data[128:132] == b"DICM" or (data[:2] in (b"\x02\0", b"\x08\0") and data[3:4] == b"\0" and len(data) > 132)
 
 
-def read(data: bytes, min_side: int = MIN_SIDE) -> np.ndarray:
+def read(data: bytes, min_side: int = MIN_SIDE, whole: bool = True) -> np.ndarray:
     """Read a chest radiograph as it is meant to be looked at, bone bright.
 
-    Stored bits, modality LUT or rescale slope, VOI LUT or window (LINEAR, LINEAR_EXACT, SIGMOID), MONOCHROME1
-    inverted, in this order. Without a window 8-bit films stay as they are, others are scaled by the values present
-    without padding. Of several windows the first one counts. Colour becomes Rec. 601 luminance.
+    Stored bits, modality LUT or rescale slope, VOI LUT or window (LINEAR, LINEAR_EXACT, SIGMOID), inversion, in this
+    order. PresentationLUTShape says whether to invert; without it MONOCHROME1 does. Without a window 8-bit films stay
+    as they are, others are scaled by the values present without padding. Of several windows the first one counts.
+    Colour becomes Rec. 601 luminance.
 
     Args:
         data: the file's bytes.
         min_side: the least height and width in pixels.
+        whole: whether its compressed pixels have to be.
 
     Returns:
         uint8 (h, w).
 
     Raises:
-        FilmError: pydicom or a decoder is missing, it is no CR or DX of a chest, has no pixels or several frames, or is
-            damaged (the reason without the file's name).
+        FilmError: pydicom or a decoder is missing, it is no CR or DX of a chest, has no pixels or several frames, or
+            its tags are damaged (the reason without the file's name).
+        DamagedError: its pixels are damaged.
 
-    Source: DICOM PS3.3 C.7.6.3, C.11.1, C.11.2; PS3.4 N.2 (order of the transformations).
+    Source: DICOM PS3.3 C.7.6.3, C.8.11.3, C.11.1, C.11.2; PS3.4 N.2 (order of the transformations).
     """
     try:
-        return _read(data, min_side)
+        return _read(data, min_side, whole)
     except FilmError:
         raise
     except Exception:  # as many kinds as there are ways to damage a tag; the library's text could quote one
         raise FilmError("damaged: one of its tags or its pixels cannot be read; copy the file again") from None
 
 
-def _read(data: bytes, min_side: int) -> np.ndarray:
+def _read(data: bytes, min_side: int, whole: bool) -> np.ndarray:
     head = _open(data)
     _check_kind(head)
     _check_pixels(head, min_side)
-    stored = _stored(head)
+    stored = _stored(head, whole)
     if head.get("SamplesPerPixel", 1) == 3 or head.get("PhotometricInterpretation") == "PALETTE COLOR":
         return _colour(stored, head)
     low, high = int(stored.min()), int(stored.max())
@@ -79,18 +95,32 @@ def _read(data: bytes, min_side: int) -> np.ndarray:
     return _displayed(levels, stored, head)[stored - low]
 
 
-def view(data: bytes) -> str:
-    """"Lateral", "Frontal", or "" where the file does not say.
+class Said(NamedTuple):
+    """What a header says of the film: view "Lateral", "Frontal" or "" (not said); region, a code such as RIBCAGE where
+    it is not simply the chest, else ""."""
+
+    view: str
+    region: str
+
+
+def said(data: bytes) -> Said:
+    """What the header says of the film's view and region.
 
     Raises:
         FilmError: pydicom is missing, or the file is damaged.
     """
     try:
-        return _view(_open(data, pixels=False))
+        head = _open(data, pixels=False)
+        return Said(_view(head), _region(head))
     except FilmError:
         raise
     except Exception:
         raise FilmError("damaged: its view cannot be read; copy the file again") from None
+
+
+def view(data: bytes) -> str:
+    """"Lateral", "Frontal", or "" where the file does not say; errors as `said`."""
+    return said(data).view
 
 
 def _view(head) -> str:
@@ -111,18 +141,50 @@ def _open(data: bytes, pixels: bool = True) -> Any:
     pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE  # else its warnings quote the values
     tags = TAGS if pixels else TAGS[:4]
     try:
+        _check_deflated(data)
         return pydicom.dcmread(io.BytesIO(data), force=True, specific_tags=list(tags), stop_before_pixels=not pixels)
+    except FilmError:
+        raise
     except Exception:  # whatever a damaged file brings about; the library's text could quote a tag
         raise FilmError("damaged: it cannot be read as DICOM; copy the file again") from None
+
+
+def _check_deflated(data: bytes) -> None:
+    """Refuse a compressed data set that would take up far more memory than any film: pydicom inflates all of it."""
+    from pydicom.filereader import read_dataset, read_preamble
+
+    file = io.BytesIO(data)
+    read_preamble(file, force=True)
+    meta = read_dataset(file, False, True, stop_when=lambda tag, *_: tag.group != 2)
+    if meta.get("TransferSyntaxUID") != DEFLATED:
+        return
+    inflate, size, rest = zlib.decompressobj(-zlib.MAX_WBITS), 0, data[file.tell():]
+    while rest and not inflate.eof and size <= MOST_INFLATED:
+        size += len(inflate.decompress(rest, 2 ** 20))
+        rest = inflate.unconsumed_tail
+    if size > MOST_INFLATED:
+        raise FilmError(f"too large: its data set takes more than {MOST_INFLATED >> 20} MiB when unpacked")
 
 
 def _check_kind(head) -> None:
     modality = str(head.get("Modality") or "").strip().upper()
     if modality and modality not in MODALITIES:
         raise FilmError(f"modality is {_shown(modality)}, not CR or DX")
-    part = str(head.get("BodyPartExamined") or "").strip().upper()
-    if part and not any(name in part for name in CHESTS):
+    part = _part(head)
+    if part and not any(name in part for name in (*CHESTS, *REGIONS)):
         raise FilmError(f"body part is {_shown(part)}, not CHEST")
+
+
+def _part(head) -> str:
+    return str(head.get("BodyPartExamined") or "").strip().upper()
+
+
+def _region(head) -> str:
+    """The body part where it is more, less or other than the chest; "" where it is the chest or nothing is said."""
+    part = _part(head)
+    chest = any(name in part for name in CHESTS)
+    other = any(name in part for name in (REGIONS if not chest else BEYOND))
+    return _shown(part) if other else ""
 
 
 def _shown(code: str) -> str:
@@ -140,9 +202,9 @@ def _check_pixels(head, min_side: int) -> None:
     check_size(int(head.Rows), int(head.Columns), min_side, 8 * int(head.get("SamplesPerPixel") or 1))
 
 
-def _stored(head) -> np.ndarray:
+def _stored(head, whole: bool = True) -> np.ndarray:
     """The stored values, int32 (h, w) or uint8/uint16 (h, w, 3); bits above BitsStored (overlays) are dropped."""
-    from pydicom.pixels import get_decoder
+    from pydicom.pixels import get_decoder, pixel_array
 
     syntax = getattr(head.file_meta, "TransferSyntaxUID", None)
     if syntax is None:
@@ -156,15 +218,29 @@ def _stored(head) -> np.ndarray:
         raise FilmError(f"transfer syntax {syntax.name} is not supported; save the film uncompressed") from None
     if not available:
         raise FilmError(f"no decoder for the transfer syntax {syntax.name} is installed; {INSTALL}")
+    if whole and syntax in JPEGS:
+        _check_jpeg(head)
     try:
-        pixels = head.pixel_array
+        # One decoder only: where the first refuses, pydicom would ask the next, which may be less strict.
+        first = get_decoder(syntax).available_plugins[0] if whole and syntax.is_encapsulated else ""
+        pixels = pixel_array(head, decoding_plugin=first)
     except Exception:  # as many kinds as there are decoders
-        raise FilmError(f"damaged or cut off: its pixels ({syntax.name}) cannot be decoded; copy the file again") \
-            from None
+        raise DamagedError(f"damaged or cut off: its pixels ({syntax.name}) cannot be decoded; copy the file "
+                           "again") from None
     if pixels.shape[:2] != (head.Rows, head.Columns):
         raise FilmError(f"damaged: has {pixels.shape[1]}x{pixels.shape[0]} pixels, its header says "
                         f"{head.Columns}x{head.Rows}")
     return pixels if pixels.ndim == 3 else _unpacked(pixels, head)
+
+
+def _check_jpeg(head) -> None:
+    """Refuse a JPEG whose data is broken: the decoders behind pydicom do not say so."""
+    from pydicom.encaps import get_frame
+
+    data = get_frame(head.PixelData, 0, number_of_frames=1)
+    header = read_header(data.rstrip(b"\0"))
+    if header.bits == 8:  # 12 bits need another decoder
+        decode_jpeg(data, header)
 
 
 def _unpacked(pixels: np.ndarray, head) -> np.ndarray:
@@ -190,9 +266,17 @@ def _displayed(values: np.ndarray, stored: np.ndarray, head) -> np.ndarray:
         shown = _windowed(meant, head)
     if shown is None or shown.min() == shown.max():  # no window, or one that misses the picture
         shown = _by_values(values, meant, stored, head)
-    if head.get("PhotometricInterpretation") == "MONOCHROME1":
+    if _inverted(head):
         shown = 1 - shown
     return np.floor(255 * np.clip(shown, 0, 1) + 0.5).astype(np.uint8)
+
+
+def _inverted(head) -> bool:
+    """Whether the smallest value is white. The shape, which is meant for what has been windowed, goes before the
+    photometric interpretation where both are there and differ (PS3.3 C.8.11.3.1.2: they should not)."""
+    shape = str(head.get("PresentationLUTShape") or "").strip().upper()
+    return shape == "INVERSE" if shape in ("INVERSE", "IDENTITY") else \
+        head.get("PhotometricInterpretation") == "MONOCHROME1"
 
 
 def _looked_up(meant: np.ndarray, head) -> np.ndarray | None:

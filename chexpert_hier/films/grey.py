@@ -19,6 +19,10 @@ class FilmError(InputError):
     """A film that cannot be used; the line names the file (with its row in a CSV, where it has one) and the reason."""
 
 
+class DamagedError(FilmError):
+    """A film whose picture data is broken or short; what is left of it can be decoded on request."""
+
+
 def check_size(height: int, width: int, min_side: int, pixel_bytes: int = 1) -> None:
     """Refuse what no film is.
 

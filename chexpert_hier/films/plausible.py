@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 
 from . import detector
-from .decode import read_header
 from .detector import CLASSES
+from .headers import read_header
 
 
 class Flag(NamedTuple):
