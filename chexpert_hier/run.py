@@ -18,11 +18,11 @@ import numpy as np
 import pandas as pd
 
 from . import __version__, commands, hierarchy, labels, recipes
-from .datasets import reading
+from .datasets import joint, reading
 from .datasets.dataset import SPLITS, Dataset
 from .errors import InputError, one_of
 from .files import locked, remove_leftovers, write_text
-from .run_folder import read_facts
+from .run_folder import data_folders, read_facts
 
 log = logging.getLogger("chexpert_hier.run")
 
@@ -42,8 +42,8 @@ def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
     answer = argparse.ArgumentParser(prog="python -m chexpert_hier.run", description=__doc__.splitlines()[0])
     add = answer.add_argument
-    add("--data", type=Path, help="folder with train.csv (CheXpert-v1.0 or -small as it unpacks); without it the "
-        "synthetic films are made and used")
+    add("--data", type=Path, action="append", help="folder with train.csv (CheXpert-v1.0 or -small as it unpacks); "
+        "several times: trained on together; without it the synthetic films are made and used")
     add("--out", type=Path, help="the run folder (default: runs/<date>-<recipe>-<arch>)")
     add("--resume", action="store_true", help="go on with the run in --out from its last checkpoint")
     add("--like", type=Path, metavar="RUN", help="repeat a run: its recipe, seed, data and options; other flags change "
@@ -65,7 +65,7 @@ def parser() -> argparse.ArgumentParser:
         "batch does not fit the memory; one optimizer step a batch (BatchNorm sees N films: a deviation)")
     add("--views", help="frontal, lateral or both")
     add("--resize", help="how films are rescaled: auto, bilinear, area")
-    add("--reader", help=f"layout of --data: {', '.join(reading.READERS)}")
+    add("--reader", action="append", help=f"layout of --data: {', '.join(reading.READERS)}; once, or once for each")
     add("--split", help="auto (the data set's own, else drawn), official, seeded, paper (70/10/20 by patient)")
     add("--labels", help="with --reader csv: label columns, separated by commas")
     add("--tree", help="with --reader csv: a JSON file {child: [parents]}, or flat")
@@ -87,6 +87,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Run the command; 0 when done."""
     args = parser().parse_args(argv)
+    args.reader = joint.BETWEEN.join(args.reader) if args.reader else None
     if args.quiet:
         logging.getLogger("chexpert_hier").setLevel(logging.WARNING)
     settings = _settings(args)
@@ -111,7 +112,7 @@ def _settings(args: argparse.Namespace) -> dict:
     asked = _asked(args)
     if stored is None:
         return asked
-    own = {"recipe": recipes.from_json(stored["recipe"]), "data": Path(stored["data"]["root"]),
+    own = {"recipe": recipes.from_json(stored["recipe"]), "data": data_folders(stored),
            **{name: stored[name] for name in ("limit", "labels", "tree")}}
     for name in OPTIONS:
         value = stored.get("options", {}).get(name)
@@ -140,7 +141,7 @@ def _asked(args: argparse.Namespace, base: recipes.Recipe | None = None) -> dict
     if args.limit is not None and args.limit < 1:
         raise InputError(f"--limit is {args.limit}; expected 1 or more")
     one_of("--arch", recipe.arch, recipes.ARCHITECTURES)
-    one_of("--reader", recipe.reader, tuple(reading.READERS))
+    joint.readers_of(recipe.reader, len(args.data) if args.data else None)
     return {"recipe": recipe, "data": args.data, "limit": args.limit, "tree": _tree(args, recipe),
             "labels": [name.strip() for name in args.labels.split(",")] if args.labels else None}
 
@@ -148,7 +149,7 @@ def _asked(args: argparse.Namespace, base: recipes.Recipe | None = None) -> dict
 def _tree(args: argparse.Namespace, recipe: recipes.Recipe):
     """What goes into recipe.json: the name of a known tree, or {child: [parents]} from the user's file."""
     if not args.tree:
-        return "flat" if recipe.reader == "csv" else recipe.tree
+        return "flat" if set(recipe.reader.split(joint.BETWEEN)) == {"csv"} else recipe.tree
     if args.tree in hierarchy.TREES or args.tree == "flat":
         return args.tree
     try:
@@ -235,16 +236,16 @@ def _data(args: argparse.Namespace, settings: dict, out: Path) -> Dataset:
         dataset, unreadable = sources.readable(dataset)
         bad += unreadable
     if settings.get("fingerprint") not in (None, dataset.fingerprint):
-        raise InputError(f"{settings['data']}: its tables have changed since the run was started; put them back, "
+        raise InputError(f"{dataset.name}: its tables have changed since the run was started; put them back, "
                          "or choose another --out")
     if bad:
         presence.write_bad(bad, out / "skipped.csv")
     for split in ("train", "valid"):
         part = dataset.split(split)
         if not len(part):
-            raise InputError(f"{settings['data']}: no {split} film is left")
+            raise InputError(f"{dataset.name}: no {split} film is left")
         log.info("%s: %s films of %s patients (%s)", split, f"{len(part):,}", f"{part.films['patient'].nunique():,}",
-                 settings["data"])
+                 " + ".join(map(str, settings["data"])))
     return dataset
 
 
@@ -264,7 +265,7 @@ def _phantom_for(recipe: recipes.Recipe) -> dict:
     folder = making.default_folder("phantom-both-views" if both else "phantom")
     films = making.ensure(folder, **{**PHANTOM_FILMS, "laterals": both})
     table = recipe.train_file if (films / recipe.train_file).is_file() else "train_truth.csv"
-    return {"data": films, "recipe": dataclasses.replace(recipe, train_file=table)}
+    return {"data": [films], "recipe": dataclasses.replace(recipe, train_file=table)}
 
 
 def _judged(recipe: recipes.Recipe, source):
@@ -335,7 +336,8 @@ def _facts(args: argparse.Namespace, settings: dict, source, argv: list[str]) ->
         "recipe": recipe.to_json(), "outputs": list(dataset.labels), "labels": settings["labels"],
         "tree": settings["tree"], "limit": settings["limit"],
         "normalisation": [list(source.normalisation.mean), list(source.normalisation.std)],
-        "data": {"root": str(settings["data"]), "name": dataset.name, "fingerprint": dataset.fingerprint,
+        "data": {"root": str(settings["data"][0]), "roots": [str(folder) for folder in settings["data"]],
+                 "name": dataset.name, "fingerprint": dataset.fingerprint,
                  "counts": counts},
         "versions": {"python": platform.python_version(), "chexpert_hier": __version__,
                      **{name: importlib.metadata.version(name) for name in
@@ -365,6 +367,9 @@ def _predict(recipe, tree, network, valid, out: Path) -> pd.DataFrame:
         write_text(out / f"{name}.csv", tables[name].to_csv(index=False, float_format="%.9g"))
     truth = valid.dataset.films[["path", "sex", "age", "projection", *valid.labels]].rename(
         columns={"path": "Path", "sex": "Sex", "age": "Age", "projection": "AP/PA"})
+    truth[list(valid.labels)] = valid.dataset.truth
+    if valid.dataset.roots:
+        truth["Set"] = valid.dataset.sets
     write_text(out / "truth.csv", truth.to_csv(index=False))
     return tables["predictions"]
 
@@ -379,7 +384,8 @@ def _evaluate(recipe, tree, valid, answers: pd.DataFrame, out: Path) -> None:
 
     joining = joining_of(recipe, valid.labels, answers["Path"], valid.dataset.films["patient"])
     result = evaluate.evaluate(answers, pd.read_csv(out / "truth.csv"), joining, evaluate.Judging(
-        seed=recipe.seed, tree=tree, name=recipe.name), conditional=pd.read_csv(out / "conditional.csv"))
+        seed=recipe.seed, tree=tree, name=recipe.name, by=("Set",) if valid.dataset.roots else ()),
+        conditional=pd.read_csv(out / "conditional.csv"))
     evaluate.write(result, out)
     print(table(result.table))
 

@@ -19,3 +19,8 @@ def read_facts(run: Path) -> dict:
         raise InputError(f"{run}: no recipe.json there; expected the folder of a run") from None
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read ({error})") from error
+
+
+def data_folders(facts: dict) -> list[Path]:
+    """The folders of the data sets that a run was trained on."""
+    return [Path(folder) for folder in facts["data"].get("roots") or [facts["data"]["root"]]]

@@ -5,6 +5,8 @@ from ..faces import lazily
 PUBLIC = {
     "dataset": ("Dataset", "SPLITS"),
     "reading": ("READERS", "read", "read_predictions", "read_rows"),
+    "joint": ("read_all",),
+    "options": ("Options",),
     "presence": ("BadFilm", "film_faults", "require_films"),
     "splits": ("draw_split", "frontal_only_fair"),
     "checks": ("check",),

@@ -109,10 +109,10 @@ def _report_faults(dataset: Dataset, faults: Sequence[str], problems: Problems) 
 
 def _check_films(dataset: Dataset, places: Sequence[int], problems: Problems, workers: int | None) -> None:
     """Decode the films and find those with the same bytes."""
-    root, files, splits = str(dataset.root), dataset.films["file"].tolist(), dataset.films["split"].tolist()
+    files, splits = dataset.files, dataset.films["split"].tolist()
     first: dict[bytes, int] = {}
     with ThreadPoolExecutor(max(workers or 1, 1)) as pool:
-        results = pool.map(lambda place: _look(f"{root}/{files[place]}"), places)
+        results = pool.map(lambda place: _look(files[place]), places)
         for place, (digest, fault, oddities) in zip(places, commands.progress(results, "films", len(places))):
             if fault:
                 kind = next((kind for word, kind in REASONS.items() if word in fault), "film that cannot be read")
@@ -127,10 +127,10 @@ def _check_films(dataset: Dataset, places: Sequence[int], problems: Problems, wo
                              "kept; take one of the two out of the CSV", "error" if apart else "note")
 
 
-def _look(path: str) -> tuple[bytes, str, list[str]]:
+def _look(path: Path) -> tuple[bytes, str, list[str]]:
     """Digest of the bytes, why the film cannot be used ("" if it can), and what is odd about it."""
     try:
-        data = Path(path).read_bytes()
+        data = path.read_bytes()
     except OSError as error:
         return b"", f"cannot be read: {error.strerror}", []
     digest = hashlib.blake2b(data, digest_size=16).digest()

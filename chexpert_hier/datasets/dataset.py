@@ -76,9 +76,14 @@ class Dataset:
         return np.where(self.known, self.raw, np.float32(UNKNOWN_CODE))
 
     @property
+    def truth(self) -> np.ndarray:
+        """`raw` for a truth file: -1, which is left out there, where it is not `known`."""
+        return np.where(self.known, self.raw, np.float32(-1))
+
+    @property
     def sets(self) -> np.ndarray:
         """str (films,): which data set each film is of."""
-        return self.films["set"].to_numpy(str) if "set" in self.films else np.full(len(self), self.name)
+        return self.films["set"].to_numpy(object) if "set" in self.films else np.full(len(self), self.name, object)
 
     @cached_property
     def keys(self) -> np.ndarray:

@@ -57,14 +57,37 @@ def require_films(dataset: Dataset, *, skip_bad: bool = False,
     return (dataset.select(good) if bad else dataset), bad
 
 
+def require_inside(dataset: Dataset) -> None:
+    """Refuse films that lie outside their data folder, by their paths or behind links.
+
+    Raises:
+        InputError: the first such film.
+    """
+    faults = outside_faults(dataset)
+    places = [place for place, why in enumerate(faults) if why]
+    if places:
+        film = dataset.films.iloc[places[0]]
+        raise InputError(f"{film['table']}, row {film['row']}: {film['path']} {faults[places[0]]}; {len(places)} of "
+                         f"{len(dataset)} films do. --allow-outside if you trust this data set")
+
+
 def film_faults(dataset: Dataset, allow_outside: bool = False) -> list[str]:
     """Why each film cannot be used, "" where it is there; see `require_films`."""
-    files = dataset.films["file"].tolist()
-    outside = [""] * len(files) if allow_outside else paths.outside(dataset.root, files)
-    return [why or _fault(os.path.join(dataset.root, paths.unescaped(file))) for why, file in zip(outside, files)]
+    outside = [""] * len(dataset) if allow_outside else outside_faults(dataset)
+    return [why or _fault(file) for why, file in zip(outside, dataset.files)]
 
 
-def _fault(path: str) -> str:
+def outside_faults(dataset: Dataset) -> list[str]:
+    """Why each film is not inside its data folder, "" where it is (see `paths.outside`)."""
+    files = dataset.films["file"].to_numpy(object)
+    result = np.full(len(files), "", object)
+    for name, root in (dataset.roots or {dataset.name: dataset.root}).items():
+        theirs = dataset.sets == name
+        result[theirs] = paths.outside(root, files[theirs].tolist())
+    return [str(why) for why in result]
+
+
+def _fault(path: Path) -> str:
     """Why a film cannot be used, "" if it seems fine."""
     try:
         status = os.stat(path)

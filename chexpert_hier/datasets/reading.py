@@ -138,22 +138,25 @@ class FilmRow(NamedTuple):
     view: str
 
 
-def read_rows(path: str | os.PathLike[str], *, allow_outside: bool = False) -> list[FilmRow]:
+def read_rows(path: str | os.PathLike[str], *, root: str | os.PathLike[str] | None = None,
+              allow_outside: bool = False) -> list[FilmRow]:
     """Read any CSV with a Path column, labels or none, as a list of films to predict.
 
     Args:
-        path: the CSV; the films are looked for below its folder as `read` does.
+        path: the CSV; a column File tells where the films lie, else their paths are looked for as `read` does.
+        root: the folder of the films; None: the CSV's own.
         allow_outside: paths and links may leave the data folder.
 
     Raises:
         InputError: no column Path, a blank one, or one that leaves the data folder.
     """
     path = Path(path)
-    table = plainly_named(read_table(path), ("Path", "Frontal/Lateral"))
+    table = plainly_named(read_table(path), ("Path", "File", "Frontal/Lateral"))
     require_columns(path, table, ("Path",), "Expected a CSV of films.")
     names, rows = film_names(table["Path"]), table.index.to_numpy()
     check_paths(path.name, names.to_numpy(), rows, Options(allow_outside=allow_outside), Problems())
-    root, files = locate(path.parent, names)
+    root = Path(root or path.parent)
+    root, files = (root, film_names(table["File"]).tolist()) if "File" in table else locate(root, names)
     for row, name, why in zip(rows, names, [""] * len(files) if allow_outside else paths.outside(root, files)):
         if why:
             raise InputError(f"{path.name}, row {row}: {name} {why} (--allow-outside if you trust this file)")

@@ -23,7 +23,7 @@ from ..errors import InputError
 from ..files import write_text
 from ..labels import key
 from ..paths import unescaped
-from ..run_folder import read_facts
+from ..run_folder import data_folders, read_facts
 from .joining import Joining
 from .names import study_of
 from .reading import read_predictions, read_truth
@@ -149,20 +149,21 @@ def answer_outside(run: Run, data: str | Path, out: str | Path, reader: str | No
 
 
 def _truth_of(dataset: Dataset) -> pd.DataFrame:
-    films = dataset.films[["path", "patient", "view", "sex", "age", "projection", *dataset.labels]]
-    return films.rename(columns={"path": "Path", "patient": "Patient", "view": "Frontal/Lateral", "sex": "Sex",
-                                 "age": "Age", "projection": "AP/PA"})
+    films = dataset.films[["path", "file", "patient", "view", "sex", "age", "projection"]].rename(columns={
+        "path": "Path", "file": "File", "patient": "Patient", "view": "Frontal/Lateral", "sex": "Sex", "age": "Age",
+        "projection": "AP/PA"})
+    return pd.concat([films, pd.DataFrame(dataset.truth, columns=list(dataset.labels))], axis=1)
 
 
 def _without_own_films(run: Run, dataset: Dataset) -> tuple[Dataset, list[str]]:
     """The data set without films that the run was trained or judged on: the same path and the same bytes."""
     own = pd.read_csv(run.folder / "split.csv", dtype=str)["path"]
     there = {key(path): path for path in own}
-    root = Path(run.facts["data"]["root"])
+    roots = data_folders(run.facts)
     same, unknown = np.zeros(len(dataset), bool), 0
     for place, (name, file) in enumerate(zip(dataset.keys, dataset.files)):
         if name in there:
-            before = _file_of(root, there[name])
+            before = next((file for root in roots if (file := _file_of(root, there[name]))), None)
             unknown += before is None
             same[place] = before is not None and filecmp.cmp(before, file, shallow=False)
     notes = []

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from ..datasets.reading import read_rows
 from ..errors import InputError
+from ..paths import escaped, outside
 
 FILM_SUFFIXES = (".jpg", ".jpeg", ".png", ".dcm", ".dicom")
 
@@ -24,26 +26,35 @@ class Film:
         return (self.view or ("lateral" if "lateral" in self.file.stem.lower() else "frontal")).lower() == "lateral"
 
 
-def find_films(sources: list[str]) -> list[Film]:
+def find_films(sources: list[str], *, root: Path | None = None, allow_outside: bool = False) -> list[Film]:
     """Films named on the command line: files, folders (searched), globs, CSV files with a Path column.
 
+    Names are in the written form of `paths`. A folder's films and a table's may not lie outside the folder.
+
+    Args:
+        sources: as typed.
+        root: the folder that the paths in tables start from; None: each table's own.
+        allow_outside: paths in a table and links in a folder may leave it.
+
     Raises:
-        InputError: nothing there.
+        InputError: nothing there, or a film outside.
     """
     films = []
     for source in sources:
         path = Path(source)
         if path.suffix.lower() == ".csv" and path.is_file():
-            films += _from_csv(path)
+            films += [Film(*row) for row in read_rows(path, root=root, allow_outside=allow_outside)]
         elif path.is_dir():
             found = sorted(file for file in path.rglob("*") if _looks_like_film(file))
             if not found:
                 raise InputError(f"{path}: no film there; expected files ending in {', '.join(FILM_SUFFIXES)}")
-            films += [Film(file, file.as_posix()) for file in found]
+            if not allow_outside:
+                _require_inside(path, found)
+            films += [Film(file, escaped(file.as_posix())) for file in found]
         elif path.is_file():
-            films.append(Film(path, path.as_posix()))
+            films.append(Film(path, escaped(path.as_posix())))
         elif found := sorted(glob.glob(source, recursive=True)):
-            films += find_films(found)
+            films += find_films(found, root=root, allow_outside=allow_outside)
         else:
             raise InputError(f"{path}: no such file or folder; expected films, a folder of films, or a CSV with a Path "
                              "column")
@@ -60,7 +71,8 @@ def _looks_like_film(file: Path) -> bool:
         return handle.read(132)[128:] == b"DICM"
 
 
-def _from_csv(path: Path) -> list[Film]:
-    from ..datasets.reading import read_rows
-
-    return [Film(file, name, view) for file, name, view in read_rows(path)]
+def _require_inside(folder: Path, files: list[Path]) -> None:
+    names = [escaped(file.relative_to(folder).as_posix()) for file in files]
+    for name, why in zip(names, outside(folder, names)):
+        if why:
+            raise InputError(f"{folder}: {name} {why} (--allow-outside if you trust this folder)")

@@ -42,6 +42,7 @@ def parser() -> argparse.ArgumentParser:
         "(centred, ours) each cell where the centre of what it sees lies")
     add("--threshold", type=float, default=0.0, help="draw only what reaches this share of the largest value")
     add("--batch-size", type=int, default=16)
+    add("--allow-outside", action="store_true", help="paths in a CSV and links in a folder may leave it")
     add("--skip-bad", action="store_true", help="leave out films that cannot be read, and say so")
     add("--resume", action="store_true", help="keep the films that are finished in --out")
     add("--quiet", action="store_true")
@@ -58,7 +59,7 @@ def main(argv: list[str] | None = None) -> int:
         logging.getLogger("chexpert_hier").setLevel(logging.WARNING)
     from ..finished import asked, members
 
-    films = asked.find_films(args.films)
+    films = asked.find_films(args.films, allow_outside=args.allow_outside)
     if not args.resume and args.out.exists() and any(args.out.iterdir()):
         raise InputError(f"{args.out}: is not empty; choose another --out, or --resume to go on with it")
     member = members.open_run(args.model)

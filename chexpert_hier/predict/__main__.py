@@ -48,6 +48,8 @@ def parser() -> argparse.ArgumentParser:
         "ensemble (of the models given): adds entropy and mutual information")
     add("--seed", type=int, default=0, help="of the random views and of dropout")
     add("--batch-size", type=int, default=32)
+    add("--root", type=Path, metavar="DIR", help="folder that the paths in a CSV start from (default: the CSV's own)")
+    add("--allow-outside", action="store_true", help="paths in a CSV and links in a folder may leave it")
     add("--skip-bad", action="store_true", help="films that cannot be used are no failure; they are listed either way")
     add("--resume", action="store_true", help="go on where an interrupted run with the same --out stopped")
     add("--quiet", action="store_true")
@@ -65,7 +67,7 @@ def main(argv: list[str] | None = None) -> int:
         raise InputError(f"--out {args.out}: expected a name that ends in .csv or .json")
     if args.quiet:
         logging.getLogger("chexpert_hier").setLevel(logging.WARNING)
-    films = find_films(args.films)
+    films = find_films(args.films, root=args.root, allow_outside=args.allow_outside)
     if len(films) == 1:
         open_film(films[0], takes_lateral=True)  # a film that cannot be read need not wait for TensorFlow
     members = [open_model(model) for model in args.model]

@@ -11,7 +11,7 @@ from pathlib import Path
 import cv2
 
 from .. import commands, recipes
-from ..datasets import reading
+from ..datasets import joint, presence, reading
 from ..errors import InputError
 from . import sources
 from .making import prepare
@@ -21,19 +21,21 @@ def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
     answer = argparse.ArgumentParser(prog="python -m chexpert_hier.prepare", description=__doc__.splitlines()[0])
     add = answer.add_argument
-    add("--data", type=Path, required=True, help="the data set's folder")
+    add("--data", type=Path, action="append", required=True, help="the data set's folder; several times for films that "
+        "are trained on together")
     add("--out", type=Path, required=True, help="the cache folder")
     add("--recipe", default="pham2019", help=f"whose crops: {', '.join(recipes.RECIPES)} (default: %(default)s)")
     add("--seed", type=int, help="of the template's films")
-    add("--reader", help=f"layout of --data: {', '.join(reading.READERS)}")
+    add("--reader", action="append", help=f"layout of --data: {', '.join(reading.READERS)}; once, or once for each")
     add("--labels", help="with --reader csv: label columns, separated by commas")
     add("--views", help="frontal, lateral or both; laterals get a template of their own")
-    add("--limit", type=int, help="use about this many films of each split (whole patients)")
+    add("--limit", type=int, help="use about this many training films (whole patients)")
     add("--resize", help="how films are rescaled: auto, bilinear, area")
     add("--set", action="append", default=[], metavar="FIELD=VALUE", help="any other field of the recipe, e.g. "
         "rescaled_size=364 or crop_size=320")
     add("--resume", action="store_true", help="go on with an unfinished cache")
     add("--skip-bad", action="store_true", help="leave unreadable films black and list them in skipped.csv")
+    add("--allow-outside", action="store_true", help="paths and links may leave the data folder")
     add("--workers", type=int, help="threads (default: one per core)")
     add("--quiet", action="store_true", help="only warnings and the result")
     return answer
@@ -42,6 +44,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Run the command; 0 when done."""
     args = parser().parse_args(argv)
+    args.reader = joint.BETWEEN.join(args.reader) if args.reader else None
     if args.quiet:
         logging.getLogger("chexpert_hier").setLevel(logging.WARNING)
     recipe = recipes.change(recipes.named(args.recipe), *args.set,
@@ -50,7 +53,9 @@ def main(argv: list[str] | None = None) -> int:
         raise InputError(f"--workers is {args.workers}; expected 1 or more")
     cv2.setNumThreads(1)  # films go to threads of their own
     names = [name.strip() for name in args.labels.split(",")] if args.labels else None
-    dataset = sources.read_data(recipe, args.data, names, args.limit)
+    dataset = sources.read_data(recipe, args.data, names, args.limit, allow_outside=args.allow_outside)
+    if not args.allow_outside:
+        presence.require_inside(dataset)
     cache = prepare(dataset, recipe, args.out, resume=args.resume, skip_bad=args.skip_bad, workers=args.workers)
     mean, std = cache.pixel_statistics
     print(f"{args.out}: {len(cache.crops):,} crops of {cache.crops.shape[1]} pixels, {cache.crops.nbytes / 1e9:.2f} "

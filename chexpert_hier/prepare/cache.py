@@ -111,7 +111,7 @@ class Cache:
         """Compare the checksums of a few source files, where they are at hand (a cache may travel without them)."""
         chosen = np.random.default_rng(0).permutation(len(places))[:CHECKED_FILMS]
         for place in chosen:
-            file = dataset.root / dataset.films["file"].iloc[place]
+            file = dataset.files[place]
             if file.is_file() and sha256(file.read_bytes()) != self.index["sha256"].iloc[places[place]]:
                 raise InputError(f"{self.folder}: {file} has changed since the cache was made; prepare it again")
 

@@ -13,8 +13,9 @@ import numpy as np
 import pandas as pd
 
 from .. import commands
-from ..datasets import reading
 from ..datasets.dataset import Dataset
+from ..datasets.joint import read_all
+from ..datasets.options import Options
 from ..datasets.presence import BadFilm
 from ..datasets.splits import frontal_only_fair
 from ..errors import InputError
@@ -116,22 +117,23 @@ class Source:
         return Films(part, pixels, self.normalisation, self.image_size, self.plain_view)
 
 
-def read_data(recipe: Recipe, data: Path, labels: Sequence[str] | None = None, limit: int | None = None) -> Dataset:
+def read_data(recipe: Recipe, data: Path | Sequence[Path], labels: Sequence[str] | None = None,
+              limit: int | None = None, *, allow_outside: bool = False) -> Dataset:
     """Read a data set as the recipe wants it: reader, tables, outputs, views, split.
 
     Args:
         recipe: see its fields.
-        data: the folder.
+        data: the folder, or several that are read as one (see `datasets.joint`).
         labels: instead of the recipe's outputs.
-        limit: see datasets.read.
+        limit, allow_outside: see `datasets.Options`.
 
     Raises:
-        InputError: see datasets.read.
+        InputError: see `datasets.read`.
     """
-    outputs = labels or recipe.outputs or None
-    dataset = reading.read(data, reader=recipe.reader, labels=outputs, limit=limit, seed=recipe.seed,
-                           views="both" if recipe.fair_frontal else recipe.views, train_file=recipe.train_file,
-                           split=recipe.split)
+    options = Options(recipe.reader, tuple(labels or recipe.outputs) or None,
+                      "both" if recipe.fair_frontal else recipe.views, limit, recipe.seed, recipe.train_file,
+                      recipe.split, allow_outside=allow_outside)
+    dataset = read_all([data] if isinstance(data, Path) else data, options)
     if not recipe.fair_frontal:
         return dataset
     train = (dataset.films["split"] == "train").to_numpy()

@@ -20,7 +20,7 @@ from ..evaluate.runs import joining_of
 from ..evaluate.tree import tree_report
 from ..files import write_text
 from ..phantom import making
-from ..run_folder import read_facts
+from ..run_folder import data_folders, read_facts
 
 log = logging.getLogger("chexpert_hier.report")
 NEEDED = ("log.csv", "predictions.csv", "conditional.csv", "truth.csv", "split.csv")
@@ -53,7 +53,8 @@ class Run:
     @property
     def synthetic(self) -> bool:
         """Whether the films are a phantom's, as far as can be seen."""
-        return making.read_marker(self.facts["data"]["root"]) is not None or self.recipe.name == "phantom"
+        return (any(making.read_marker(folder) is not None for folder in data_folders(self.facts))
+                or self.recipe.name == "phantom")
 
 
 def read_run(folder: str | Path, replicates: int = 1000) -> Run:
@@ -103,7 +104,7 @@ def _dataset(facts: dict, recipe: recipes.Recipe) -> Dataset | None:
     """The run's films, if they are still there and still the same."""
     from ..prepare import sources
 
-    root = Path(facts["data"]["root"])
+    root = data_folders(facts)
     try:
         dataset = sources.read_data(recipe, root, facts["labels"], facts["limit"])
     except InputError as error:
