@@ -128,7 +128,7 @@ def answer_outside(run: Run, data: str | Path, out: str | Path, reader: str | No
     Raises:
         InputError: no data set there, no film left, another job's answers in `out`, or a model that cannot answer.
     """
-    dataset = read_data(data, reader or run.recipe.reader, views=run.recipe.views)
+    dataset = read_data(data, reader=reader or run.recipe.reader.partition("+")[0], views=run.recipe.views)
     new, notes = _without_own_films(run, dataset)
     if not len(new):
         raise InputError(f"{data}: all its films are films of the run {run.folder}; give films that it has not seen")
@@ -163,7 +163,7 @@ def _without_own_films(run: Run, dataset: Dataset) -> tuple[Dataset, list[str]]:
     same, unknown = np.zeros(len(dataset), bool), 0
     for place, (name, file) in enumerate(zip(dataset.keys, dataset.files)):
         if name in there:
-            before = next((file for root in roots if (file := _file_of(root, there[name]))), None)
+            before = next((found for root in roots if (found := _file_of(root, there[name]))), None)
             unknown += before is None
             same[place] = before is not None and filecmp.cmp(before, file, shallow=False)
     notes = []
