@@ -11,6 +11,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import chexpertnet_figures as figures
 import numpy as np
 import pandas as pd
 from companions import HERE, Bench, bootstrap, heading, interval, read, table, verdict, write_facts
@@ -101,7 +102,10 @@ def _train_all(args: argparse.Namespace) -> None:
                 return _some(made["cache"], recipe, dataset)
 
             tag = f"chexpertnet {name} {args.arch} {args.size} {args.epochs} {seed}"
-            found = bench.run(tag, recipe, source)
+            mapped = (name, seed) == (BASE, 0)
+            found = bench.run(tag, recipe, source, after=figures.mapped if mapped else None)
+            if mapped:
+                arrays |= {key: found[key] for key in ("maps", "mapped films", "mapped words", "log")}
             arrays[f"{name}|{seed}"] = found["outputs"].astype(np.float16)
             arrays[f"{name}|{seed}|epochs"] = found["epochs"]
     with written_whole(args.out / "outputs.npz") as beside:
@@ -129,7 +133,7 @@ def _some(whole, recipe: recipes.Recipe, dataset):
 # ---------------------------------------------------------------------------------------------------- the tables
 
 def tables(out: Path) -> None:
-    """Write table.csv, differences.csv, views.csv and README.md from outputs.npz and facts.json."""
+    """Write the tables, figures and README.md from outputs.npz and facts.json."""
     facts, raw = json.loads((out / "facts.json").read_text()), np.load(out / "outputs.npz")
     films = {name: _films(raw, "frontal only" in name) for name in facts["runs"]}
     judged = {name: [_judge(raw[f"{name}|{seed}"], films[name], facts["labels"]) for seed in range(facts["seeds"])]
@@ -137,11 +141,34 @@ def tables(out: Path) -> None:
     rows = pd.DataFrame([_row(name, judged[name], raw, films[name], facts) for name in judged])
     differences = pd.DataFrame([_difference(name, judged[name], judged[BASE]) for name in judged if name != BASE])
     views = _views(raw, facts)
-    for name, value in (("table", rows), ("differences", differences), ("views", views)):
+    labels = _per_label(judged, raw, films, facts)
+    for name, value in (("table", rows), ("differences", differences), ("views", views), ("labels", labels)):
         write_text(out / f"{name}.csv", value.to_csv(index=False, float_format="%.5f"))
-    page = _page(facts, rows, differences, views)
+    _draw(raw, films[BASE], facts, out)
+    page = _page(facts, rows, differences, views, labels)
     write_text(out / "README.md", page)
     print(page)
+
+
+def _per_label(judged: dict, raw, films: dict, facts: dict) -> pd.DataFrame:
+    last = {name: np.mean([part["areas"] for part in judged[name]], axis=0) for name in figures.PAPER}
+    best = {name: np.mean([np.max([_areas(epoch, films[name], "confident") for epoch in raw[f"{name}|{seed}|epochs"]],
+                                  axis=0) for seed in range(facts["seeds"])], axis=0) for name in figures.PAPER}
+    return figures.per_label(facts["labels"], last, best)
+
+
+def _draw(raw, films: dict, facts: dict, out: Path) -> None:
+    """Figures 1 and 2 of the paper."""
+    epochs = [raw[f"{BASE}|{seed}|epochs"] for seed in range(facts["seeds"])]
+    log = json.loads(str(raw["log"]))
+    curves = {"validation loss": np.stack([figures.validation_loss(p, films["truth"]) for p in epochs]),
+              "AUROC": np.array([[np.nanmean(_areas(epoch, films, "confident")) for epoch in p] for p in epochs]),
+              "training loss": np.array([row["loss"] for row in log])}
+    scores, truth, _ = by_patient(raw[f"{BASE}|0"], films["truth"], films["patients"], "confident")
+    with written_whole(out / "figure1.png") as beside:
+        figures.figure1(raw, beside)
+    with written_whole(out / "figure2.png") as beside:
+        figures.figure2(curves, scores, truth, facts["labels"], beside)
 
 
 def _films(raw, frontal: bool) -> dict[str, np.ndarray]:
@@ -226,7 +253,8 @@ def _seen(raw, run: str, places: np.ndarray, chosen: np.ndarray, rule: str) -> d
     return {"mean": float(areas[known].mean()), "replicates": drawn[known].mean(axis=0)}
 
 
-def _page(facts: dict, rows: pd.DataFrame, differences: pd.DataFrame, views: pd.DataFrame) -> str:
+def _page(facts: dict, rows: pd.DataFrame, differences: pd.DataFrame, views: pd.DataFrame,
+          labels: pd.DataFrame) -> str:
     lines = heading(facts, "CheXpertNet: the paper's four tables on the phantom")
     lines += [
         "AUROC per patient against the clean truth, mean over the 14 labels that have both classes; the score of a "
@@ -236,6 +264,13 @@ def _page(facts: dict, rows: pd.DataFrame, differences: pd.DataFrame, views: pd.
         "caption says \"Freezing all Conv layers\", which is the row with a frozen (random) backbone.", "",
         *table(rows, 4),
         "Against the first row, paired within seeds; 95 % interval over patients.", "", *table(differences, 4),
+        "## Label by label", "", "The paper's values are per-class maxima over epochs, on 200 studies with one "
+        "positive Lung Lesion; ours are on the phantom.", "", *table(labels),
+        "## The paper's figures", "", "![maps of three films that are classified correctly](figure1.png)", "",
+        "Figure 1: class activation maps of three frontal films whose finding is there and recognised, those of which "
+        "the network is surest.", "", "![learning curves and ROC](figure2.png)", "",
+        "Figure 2: losses and AUROC of every epoch, and the ROC curves of the last one. The validation loss is that of "
+        "section 4.3: two classes, the uncertain one masked.", "",
         "## One view against two", "", "Only patients with a frontal and a lateral film; differences paired within "
         "seeds and patients.", "", *table(views, 4),
         "## What helps what", "", *_statements(differences, views), "",

@@ -66,7 +66,7 @@ def variants(node: ast.AST) -> Iterator[ast.AST]:
         yield ast.IfExp(ast.UnaryOp(ast.Not(), node.test), node.body, node.orelse)
     elif isinstance(node, ast.Return) and not (isinstance(node.value, ast.Constant | None) and (
             node.value is None or node.value.value is None)):
-        yield ast.Return(None)
+        yield ast.Return(ast.Constant(None))
     elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
         yield ast.Pass()
 

@@ -26,16 +26,8 @@ from chexpert_hier.evaluate.ranking import Ranks, resamples
 from chexpert_hier.files import write_text, written_whole
 
 HERE = Path(__file__).parent
-ROWS = ("u-ignore", "u-ignore+ct", "u-zeros", "u-zeros+ct", "u-zeros+lsr", "u-zeros+ct+lsr",
-        "u-ones", "u-ones+ct", "u-ones+lsr", "u-ones+ct+lsr")
-# Pham et al. 2019, Table 1: AT, CM, CO, ED, PE, mean.
-PAPER = {
-    "u-ignore": (.768, .795, .915, .914, .925, .863), "u-ignore+ct": (.780, .815, .922, .914, .928, .872),
-    "u-zeros": (.745, .813, .882, .921, .930, .858), "u-zeros+ct": (.782, .835, .922, .923, .921, .877),
-    "u-zeros+lsr": (.781, .815, .920, .923, .918, .871), "u-zeros+ct+lsr": (.806, .833, .929, .933, .921, .884),
-    "u-ones": (.800, .780, .882, .918, .920, .860), "u-ones+ct": (.813, .816, .895, .923, .912, .872),
-    "u-ones+lsr": (.818, .834, .874, .925, .921, .874), "u-ones+ct+lsr": (.825, .855, .937, .930, .923, .894),
-}
+PAPER = recipes.PHAM2019_TABLE_1
+ROWS = tuple(PAPER)
 PHANTOM = {"patients": 3000, "valid_patients": 5000, "seed": 11, "report_noise": 1.0, "laterals": False,
            "most_studies": 3}
 STAGE1 = {"epochs": 5, "drop_every": 4, "batch_size": 32}
@@ -43,17 +35,21 @@ REPLICATES = 1000
 
 
 def plan(base: recipes.Recipe, large: str) -> dict[str, recipes.Recipe]:
-    """Name of a run -> its recipe; the ten rows, the controls, the readings, and two rows of the large network."""
+    """Name of a run -> its recipe; the ten rows, the controls, the readings, and three rows of the large network."""
     first, second = base.stages
     runs = {row: replace(base, policy=row) for row in ROWS}
     flat = replace(base, policy="u-ones+lsr")
     runs["u-ones+lsr, frozen refit"] = replace(flat, stages=(replace(first, rows="all"), second))
     runs["u-ones+lsr, random subset"] = replace(flat, stages=(replace(first, rows="random"), second))
     final = replace(base, policy="u-ones+ct+lsr")
-    runs |= {f"u-ones+ct+lsr, {reading}": replace(final, ct_rows=reading) for reading in ("any-parent", "chen")}
+    runs["u-ones+ct+lsr, children conditional"] = recipes.change(final, "stage2.cells=conditional")
+    runs["u-ones+ct+lsr, parents only"] = recipes.change(final, "stage2.labels=parents")
     runs["u-ones+ct+lsr, closure"] = replace(final, closure=True)
+    runs |= {f"{row}, union": replace(base, policy=row, ct_rows="union") for row in ROWS if "+ct" in row}
+    runs |= {f"u-ones+ct+lsr, {reading}": replace(final, ct_rows=reading) for reading in ("any-parent", "chen")}
     if large != base.arch:
         runs |= {f"{row}, {large}": replace(base, policy=row, arch=large) for row in ("u-ones", "u-ones+ct+lsr")}
+        runs[f"u-ones+ct+lsr, union, {large}"] = replace(final, ct_rows="union", arch=large)
     return runs
 
 
@@ -70,7 +66,7 @@ def parser() -> argparse.ArgumentParser:
     answer.add_argument("--data", type=Path, help="a CheXpert folder; without it the phantom")
     answer.add_argument("--recipe", default="phantom")
     answer.add_argument("--arch", default="tiny", help="backbone of all rows")
-    answer.add_argument("--large", default="densenet121", help="backbone of two rows more")
+    answer.add_argument("--large", default="densenet121", help="backbone of three rows more")
     answer.add_argument("--seeds", type=int, default=3)
     answer.add_argument("--rows", nargs="+", help="only these runs")
     answer.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="change the recipe")

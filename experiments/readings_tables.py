@@ -208,14 +208,14 @@ def _page(facts: dict, found: dict[str, pd.DataFrame]) -> str:
         f"`{' '.join(facts['command'])}` and further sizes, {facts['date']}, {facts['machine']}, one thread beside "
         f"other work; {seconds / 60:.0f} minutes of training and answering in {len(facts['seconds'])} cells. Synthetic "
         f"films at {facts['recipe']['image_size']} pixels; stage 1 {stages[0]['epochs']} epochs, stage 2 "
-        f"{stages[1]['epochs']}; judged on the clean truth of the same {facts['judges']['valid_patients']:,} validation "
-        "patients. A larger training set contains the smaller ones.", "",
+        f"{stages[1]['epochs']}; judged on the clean truth of the same {facts['judges']['valid_patients']:,} "
+        "validation patients. A larger training set contains the smaller ones.", "",
         *READING.read_text(encoding="utf-8").splitlines(), "",
         "![difference to flat training against the number of films](figure.png)", "",
         "## Differences to flat training", "",
         "Mean AUROC over the five competition labels, same films, same seed; 95 % intervals over patients, paired, of "
-        "the mean over seeds. \"Better\" or \"worse\" only where the interval excludes 0 and all seeds agree. The paper "
-        "compares rows with the product against flat rows without it.", "", *table(found["differences"]),
+        "the mean over seeds. \"Better\" or \"worse\" only where the interval excludes 0 and all seeds agree. The "
+        "paper compares rows with the product against flat rows without it.", "", *table(found["differences"]),
         "## Every row, with the product and without", "",
         "Brier score, expected calibration error, mean probability and share present: means over the five labels.", "",
         *table(found["table"])]

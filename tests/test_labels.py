@@ -182,7 +182,22 @@ def test_other_numbers_are_refused(wrong):
         hard_targets(np.array([[1, wrong]]), "u-ones")
 
 
+def test_the_defaults_are_the_plain_policy_seed_zero_and_negative_blanks():
+    assert Policy("u-ones") == Policy.parse("u-ones") == Policy("u-ones", ct=False, lsr=False)
+    raw = np.full((2, 4), -1, np.float32)
+    np.testing.assert_array_equal(targets(raw, KEYS, NAMES, "u-ones+lsr"),
+                                  targets(raw, KEYS, NAMES, Labelling("u-ones+lsr", 0, "negative", "fixed")))
+    fresh = Labelling("u-ones+lsr", lsr_draw="epoch")
+    np.testing.assert_array_equal(targets(raw, KEYS, NAMES, fresh), targets(raw, KEYS, NAMES, fresh, epoch=0))
+    # Streams of their own: the fixed draw is 0, epoch e draws from e + 1.
+    for epoch in (0, 3):
+        drawn = .55 + .3 * labels.uniform_draws(KEYS, NAMES, 0, epoch + 1)
+        np.testing.assert_allclose(targets(raw, KEYS, NAMES, fresh, epoch=epoch), drawn, rtol=1e-6)
+
+
 def test_wrong_options_are_refused():
+    with pytest.raises(InputError, match="policy is 'u-perhaps'"):
+        Labelling("u-perhaps")
     for options in ({"blank": "zero"}, {"lsr_draw": "once"}, {"lsr_ones": (.9, .5)}, {"lsr_ones": (.5, 1.5)}):
         with pytest.raises(InputError):
             Labelling("u-ones+lsr", **options)
