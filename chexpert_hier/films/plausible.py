@@ -31,7 +31,7 @@ FLAGS = {
     "turn 270": Flag(16, "looks turned; 270 degrees clockwise would set it upright"),
     "colour": Flag(32, "a colour picture, not a film"),
     "damaged": Flag(64, "the file is damaged, and parts of the picture may be wrong"),
-    "region": Flag(128, "its header names another region of the chest than the lungs"),
+    "region": Flag(128, "its header names another body part than the chest alone"),
 }
 # A film is odd when its score as a frontal one is not above the best other by so much (64 to a natural logarithm).
 LEAST = -64
@@ -41,9 +41,12 @@ SURE = 64
 MOST_COLOUR = 3.0
 
 
-def words(code: int) -> str:
-    """What a film's code says, "" for 0."""
-    return "; ".join(flag.words for flag in FLAGS.values() if int(code) & flag.bit)
+def words(code: int, region: str = "") -> str:
+    """What a film's code says, "" for 0; `region` is the body part that its header names, for "region"."""
+    said = {name: flag.words for name, flag in FLAGS.items() if int(code) & flag.bit}
+    if region and "region" in said:
+        said["region"] += f" ({region})"
+    return "; ".join(said.values())
 
 
 def flag(grey: np.ndarray, colour: float = 0.0, frontal: bool = True) -> int:
@@ -80,14 +83,15 @@ def graph_flag(grey):
     return tf.where(scores[0] - tf.reduce_max(scores[1:]) >= LEAST, 0, advised)
 
 
-def colour(data: bytes) -> float:
+def colour(data: bytes, whole: bool = True) -> float:
     """How coloured a JPEG or PNG is: mean difference of a pixel's largest and smallest channel, 0 to 255.
 
     Args:
-        data: the bytes of a file that `films.read_film` reads; what is no JPEG or PNG counts as grey.
+        data: the bytes of a file that `decode.read_film` reads; what is no JPEG or PNG counts as grey.
+        whole: whether a JPEG has to be.
     """
     if data.startswith(b"\xff\xd8\xff"):
-        grey, flags = read_header(data).channels == 1, cv2.IMREAD_REDUCED_COLOR_4
+        grey, flags = read_header(data, whole).channels == 1, cv2.IMREAD_REDUCED_COLOR_4
     else:
         grey, flags = data[:4] != b"\x89PNG" or data[25] not in (2, 3, 6), cv2.IMREAD_UNCHANGED
     if grey:

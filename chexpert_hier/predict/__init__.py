@@ -5,6 +5,6 @@ from ..faces import lazily
 PUBLIC = {
     "engine": ("Answers", "Engine"),
     "predicting": ("answer_files", "predict_films"),
-    "reading": ("Read", "open_film"),
+    "reading": ("Caution", "Read", "open_film"),
 }
 __getattr__, __dir__ = lazily(__name__, PUBLIC)

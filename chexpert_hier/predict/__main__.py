@@ -25,7 +25,7 @@ from ..finished.asked import find_films
 from ..finished.members import Saved, Views, open_model
 from . import answers
 from .predicting import CHUNK, predict_films
-from .reading import Read, open_film
+from .reading import Caution, Read, open_film
 
 log = logging.getLogger("chexpert_hier.predict")
 
@@ -51,6 +51,10 @@ def parser() -> argparse.ArgumentParser:
     add("--root", type=Path, metavar="DIR", help="folder that the paths in a CSV start from (default: the CSV's own)")
     add("--allow-outside", action="store_true", help="paths in a CSV and links in a folder may leave it")
     add("--skip-bad", action="store_true", help="films that cannot be used are no failure; they are listed either way")
+    add("--accept-damaged", action="store_true", help="answer, with a flag, for JPEGs whose picture data is broken or "
+        "short (also in DICOM), instead of leaving them out")
+    add("--refuse-odd", action="store_true", help="no probabilities for films that are flagged: not a frontal chest "
+        "film, inverted, turned, in colour, damaged")
     add("--resume", action="store_true", help="go on where an interrupted run with the same --out stopped")
     add("--quiet", action="store_true")
     return answer
@@ -69,19 +73,21 @@ def main(argv: list[str] | None = None) -> int:
         logging.getLogger("chexpert_hier").setLevel(logging.WARNING)
     films = find_films(args.films, root=args.root, allow_outside=args.allow_outside)
     if len(films) == 1:
-        open_film(films[0], takes_lateral=True)  # a film that cannot be read need not wait for TensorFlow
+        open_film(films[0], True, args.accept_damaged)  # a film that cannot be read need not wait for TensorFlow
     members = [open_model(model) for model in args.model]
     ask = {"views": Views(args.tta, args.seed, args.tta_composed, args.tta_original, args.batch_size,
                           args.uncertainty),
-           "average": args.average, "validation": _validation(args, members), "skip_bad": True,
-           "seen": _drawer(args, members[0]) if args.heatmaps else None}
+           "average": args.average, "caution": Caution(args.accept_damaged, args.refuse_odd),
+           "validation": _validation(args, members), "skip_bad": True, "seen": _drawer(args, members[0]) if args.heatmaps else None}
     if args.out:
         with locked(args.out.parent / f".{args.out.name}.work"):
-            left_out = _to_file(args, members, films, ask)
+            flags, left_out = _to_file(args, members, films, ask)
     else:
-        left_out = _to_screen(members, films, ask)
+        flags, left_out = _to_screen(members, films, ask)
     for name, reason in left_out:
         print(f"{name}: left out, {reason}", file=sys.stderr)
+    if said := answers.of_flags(flags, args.refuse_odd):
+        print(said, file=sys.stderr)
     if left_out and not args.skip_bad:
         rest = f"the other {len(films) - len(left_out)} are answered" if len(left_out) < len(films) else "none is left"
         raise InputError(f"{left_out[0][0]}: {left_out[0][1]}" if len(films) == 1 else
@@ -118,25 +124,28 @@ def _drawer(args, member) -> Callable[[list[Read]], None]:
     return draw
 
 
-def _to_screen(members, films, ask) -> list[tuple[str, str]]:
-    left_out = []
+def _to_screen(members, films, ask) -> tuple[list[str], list[tuple[str, str]]]:
+    """Print the answers; gives the films' flags, and the films left out."""
+    flags, left_out = [], []
     if ask["validation"]:
         log.info("%s", answers.legend(ask["validation"], ask["views"].draws))
     for table, bad in predict_films(members, films, **ask):
         text = answers.as_text(table, members[0].tree, ask["validation"])
         if text:
             print(text)
+        flags += list(table["[flag]"])
         left_out += bad
-    return left_out
+    return flags, left_out
 
 
-def _to_file(args, members, films, ask) -> list[tuple[str, str]]:
-    """Answer portion by portion into a work folder, and put the finished portions together at the end."""
+def _to_file(args, members, films, ask) -> tuple[list[str], list[tuple[str, str]]]:
+    """Answer portion by portion into a work folder, and put the finished portions together at the end; gives the films'
+    flags, and the films left out."""
     if args.out.exists() and not args.resume:
         raise InputError(f"{args.out}: exists; choose another --out, or --resume to go on with an interrupted run")
     work = args.out.parent / f".{args.out.name}.work"
     asked = json.dumps([[str(m.folder) for m in members], [film.name for film in films], vars(ask["views"]),
-                        args.average, str(args.heatmaps)])
+                        args.average, str(args.heatmaps), vars(ask["caution"])])
     remove_leftovers(work)
     for path in (args.out, args.out.with_suffix(".skipped.csv")):
         remove_leftovers_of(path)
@@ -158,8 +167,8 @@ def _to_file(args, members, films, ask) -> list[tuple[str, str]]:
     return _join(work, args.out, members, ask["validation"])
 
 
-def _join(work: Path, out: Path, members, validation) -> list[tuple[str, str]]:
-    """The finished portions as one file; gives the films left out, which are also listed beside it."""
+def _join(work: Path, out: Path, members, validation) -> tuple[list[str], list[tuple[str, str]]]:
+    """The finished portions as one file; gives the films' flags, and the films left out, also listed beside it."""
     whole = {}
     for pattern in ("*.csv", "*.skipped"):
         parts = [file.read_text(encoding="utf-8").splitlines() for file in sorted(work.glob(pattern))]
@@ -167,6 +176,7 @@ def _join(work: Path, out: Path, members, validation) -> list[tuple[str, str]]:
     skipped = list(csv.reader(io.StringIO(whole["*.skipped"])))[1:]
     if skipped:
         write_text(out.with_suffix(".skipped.csv"), whole["*.skipped"])
+    flags = [row["[flag]"] for row in csv.DictReader(io.StringIO(whole["*.csv"]))]
     if out.suffix.lower() == ".json":
         table = pd.read_csv(io.StringIO(whole["*.csv"]), dtype={"Path": str, "[flag]": str}, keep_default_na=False,
                             na_values={name: [""] for name in whole["*.csv"].split("\n")[0].split(",")
@@ -175,7 +185,7 @@ def _join(work: Path, out: Path, members, validation) -> list[tuple[str, str]]:
     else:
         write_text(out, whole["*.csv"])
     shutil.rmtree(work)
-    return [tuple(row) for row in skipped]
+    return flags, [tuple(row) for row in skipped]
 
 
 def _csv(rows: list[tuple]) -> str:

@@ -1,6 +1,8 @@
 """A table of answers as a person reads it (the tree of findings) and as another program does (JSON)."""
 
 import math
+from collections import Counter
+from collections.abc import Sequence
 
 import pandas as pd
 
@@ -49,10 +51,28 @@ def as_text(table: pd.DataFrame, tree: Tree, validation: dict | None) -> str:
         return "\n".join(lines)
     row = table.iloc[0]
     lines = [row["Path"] + (f"  ({row['[flag]']})" if row["[flag]"] else "")]
+    if row[names].isna().all():
+        return f"{lines[0]}: not answered"
     for name, depth in in_tree_order(tree):
         spread = f" ±{row[f'{name} [sd]']:.3f}" if f"{name} [sd]" in row else ""
         lines.append(f"{'  ' * (1 + depth) + name:<34}{row[name]:.3f}{spread}{_call(name, row, validation)}")
     return "\n".join(lines)
+
+
+def of_flags(flags: Sequence[str], refused: bool) -> str:
+    """How many films are flagged and why, in one line; "" when none is.
+
+    Args:
+        flags: what is odd about each film, "" for nothing.
+        refused: whether flagged films were given no probabilities.
+    """
+    counts = Counter(flag for flag in flags if flag)
+    if not counts:
+        return ""
+    reasons = "; ".join(f"{count} {flag}" if len(counts) > 1 else flag for flag, count in counts.most_common())
+    done = "They are not answered" if refused else "They are answered all the same; --refuse-odd would not"
+    are = "is" if sum(counts.values()) == 1 else "are"
+    return f"{sum(counts.values())} of {len(flags)} films {are} flagged: {reasons}. {done}"
 
 
 def _call(name: str, row: pd.Series, validation: dict | None) -> str:
@@ -80,8 +100,9 @@ def as_json(table: pd.DataFrame, members: list, validation: dict | None, left_ou
     for row in table.to_dict("records"):
         findings = []
         for name, _ in order:
-            finding = {"finding": name, "probability": row[name]}
-            finding |= {what: row[f"{name} [{what}]"] for what in ("sd", "calibrated") if f"{name} [{what}]" in row}
+            finding = {"finding": name, "probability": None if math.isnan(row[name]) else row[name]}
+            finding |= {what: row[f"{name} [{what}]"] for what in ("sd", "calibrated")
+                        if not math.isnan(row.get(f"{name} [{what}]", math.nan))}
             if f"{name} [call]" in row and not math.isnan(row[f"{name} [call]"]):
                 point = points.get(name, {})
                 finding |= {"present": bool(row[f"{name} [call]"]), "threshold": point.get("threshold"),

@@ -15,15 +15,15 @@ import pandas as pd
 
 from .. import hierarchy, labels, run_folder
 from ..errors import InputError
-from ..films import plausible
 from ..films.template import Cropper
 from ..finished import operating
 from ..finished.asked import Film
 from ..finished.members import Member, Saved, Views, open_model, same_labels
 from . import reading, uncertainty
-from .reading import Read
+from .reading import Caution, Read
 
 AS_IT_IS = Views()
+NO_CAUTION = Caution()
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,10 +36,11 @@ class Answers:
         probabilities: float (n, labels), after the chain rule where the recipe uses it; mean over models.
         conditional: float (n, labels), the networks' own outputs before it; None where they are not known.
         match: float (n,), the template match, NaN without a template.
-        flags: what is odd about each film, "" for nothing.
+        flags: what is odd about each film in words, "" for nothing.
         more: float (n, labels) by what it is: "sd" (of several models, or of samples), "calibrated", "call" (1
             present, 0 absent at the operating point, NaN without one), "entropy" and "mutual information" (nats), "mc
             mean".
+        codes: what is odd about each film as a sum of bits of films.plausible.FLAGS, 0 for nothing.
     """
 
     films: tuple[str, ...]
@@ -49,6 +50,7 @@ class Answers:
     match: np.ndarray
     flags: tuple[str, ...]
     more: dict[str, np.ndarray]
+    codes: tuple[int, ...] = ()
 
     def table(self) -> pd.DataFrame:
         """As `predict --out` writes it: Path, a column per label, `<label> [what]` for `more`, `[match]`, `[flag]`."""
@@ -72,7 +74,7 @@ class Engine:
     """
 
     def __init__(self, members: Sequence[Member | Saved], views: Views = AS_IT_IS, average: str = "probabilities",
-                 validation: dict | None = None):
+                 validation: dict | None = None, caution: Caution = NO_CAUTION):
         """Make an engine of models that are open.
 
         Args:
@@ -80,12 +82,13 @@ class Engine:
             views: test-time augmentation, and samples for the uncertainty.
             average: "probabilities" (mean over members after the chain rule) or "conditional" (before it).
             validation: of operating.validation; None gives neither calls nor calibrated probabilities.
+            caution: what is done about odd films; those that are refused have NaN for every number but the match.
 
         Raises:
             InputError: they do not fit together, or cannot answer in this way.
         """
         self.members, self.labels = list(members), same_labels(list(members))
-        self.views, self.average, self.validation = views, average, validation
+        self.views, self.average, self.validation, self.caution = views, average, validation, caution
         self.tree, self.recipe = members[0].tree, members[0].recipe
         self.takes_lateral = all("Lateral" in member.croppers for member in members)
         for member in self.members:
@@ -97,18 +100,18 @@ class Engine:
 
     @classmethod
     def open(cls, models: Sequence[str | os.PathLike[str]], views: Views = AS_IT_IS,
-             average: str = "probabilities") -> "Engine":
+             average: str = "probabilities", caution: Caution = NO_CAUTION) -> "Engine":
         """Open finished models.
 
         Args:
             models: run folders, `.keras` files in them, or exported models; several are an ensemble.
-            views, average: as for `Engine`.
+            views, average, caution: as for `Engine`.
 
         Raises:
             InputError: a model cannot be opened, or they do not fit together.
         """
         members = [open_model(model) for model in models]
-        return cls(members, views, average, _validation(members, average))
+        return cls(members, views, average, _validation(members, average), caution)
 
     @property
     def data(self) -> list[dict]:
@@ -129,7 +132,7 @@ class Engine:
         Raises:
             FilmError: it cannot be used; the line begins with the film's name.
         """
-        return reading.read_data(data, film, self.takes_lateral)
+        return reading.read_data(data, film, self.takes_lateral, self.caution.accept_damaged)
 
     def take(self, grey: np.ndarray, film: Film | str) -> Read:
         """Pixels that were decoded elsewhere, uint8 (h, w), bone bright.
@@ -155,9 +158,13 @@ class Engine:
             more["call"] = operating.calls(mean, self.validation, self.labels)
         if self.views.uncertainty:
             more |= _uncertainty(samples, self.views)
-        looks = [_look(one, self.members[0].croppers) for one in films]
+        codes = tuple(one.code for one in films)
+        if self.caution.refuse_odd:
+            for values in (mean, conditional, *more.values()):
+                values[np.flatnonzero(codes)] = np.nan
         return Answers(tuple(one.film.name for one in films), tuple(self.labels), mean, conditional,
-                       np.array([match for match, _ in looks]), tuple(flag for _, flag in looks), more)
+                       np.array([_match(one, self.members[0].croppers) for one in films]),
+                       tuple(one.flag for one in films), more, codes)
 
     def _nothing(self) -> Answers:
         """The answer for no film: every column, no row."""
@@ -245,9 +252,7 @@ def _by_view(member: Member, films: Sequence[Read]) -> list[tuple[Cropper, list[
     return [(cropper, rows) for cropper, rows in found if rows]
 
 
-def _look(one: Read, croppers: dict[str, Cropper]) -> tuple[float, str]:
-    """Template match and what is odd about a film."""
+def _match(one: Read, croppers: dict[str, Cropper]) -> float:
+    """How well the film matches the template, NaN without one."""
     cropper = croppers.get("Lateral" if one.film.lateral else "Frontal") or next(iter(croppers.values()))
-    match = float(cropper.crop([one.grey]).scores[0])
-    code = plausible.flag(one.grey, one.colour, frontal=not one.film.lateral)
-    return match, plausible.words(code)
+    return float(cropper.crop([one.grey]).scores[0])

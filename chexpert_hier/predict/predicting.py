@@ -8,24 +8,24 @@ import pandas as pd
 from ..errors import InputError
 from ..finished.asked import Film
 from ..finished.members import Member, Saved, Views
-from .engine import AS_IT_IS, Engine
-from .reading import Read, open_film
+from .engine import AS_IT_IS, NO_CAUTION, Engine
+from .reading import Caution, Read, open_film
 
 CHUNK = 256  # films held in memory at once
 
 
 def predict_films(members: Sequence[Member | Saved], films: list[Film], *, views: Views = AS_IT_IS,
                   average: str = "probabilities", skip_bad: bool = False, validation: dict | None = None,
-                  seen: Callable[[list[Read]], None] | None = None) \
+                  caution: Caution = NO_CAUTION, seen: Callable[[list[Read]], None] | None = None) \
         -> Iterator[tuple[pd.DataFrame, list[tuple[str, str]]]]:
     """Answer for films, CHUNK at a time; each film is decoded and cropped once for all members and views.
 
     Args:
         members: finished runs with the same labels (in any order).
         films: what to answer for.
-        views, average, validation: as for `Engine`.
+        views, average, validation, caution: as for `Engine`.
         skip_bad: list unreadable films instead of stopping.
-        seen: given the films of each portion, e.g. to draw heatmaps.
+        seen: given the films of each portion that are answered, e.g. to draw heatmaps.
 
     Yields:
         Answers.table() of the films, and the films left out, as (name, reason).
@@ -35,7 +35,7 @@ def predict_films(members: Sequence[Member | Saved], films: list[Film], *, views
 
     Source: Pham et al. 2019, section 4.4 (deviations E2-E7).
     """
-    engine = Engine(members, views, average, validation)
+    engine = Engine(members, views, average, validation, caution)
     for start in range(0, len(films), CHUNK):
         yield answer_files(engine, films[start:start + CHUNK], skip_bad, seen)
 
@@ -45,7 +45,7 @@ def answer_files(engine: Engine, films: Sequence[Film], skip_bad: bool = False,
     """Answer for as many films as fit in memory: their table, and the films left out; as `predict_films`."""
     def one(film: Film) -> Read | tuple[str, str]:
         try:
-            return open_film(film, engine.takes_lateral)
+            return open_film(film, engine.takes_lateral, engine.caution.accept_damaged)
         except InputError as error:
             if not skip_bad:
                 raise
@@ -54,6 +54,7 @@ def answer_files(engine: Engine, films: Sequence[Film], skip_bad: bool = False,
     with ThreadPoolExecutor() as pool:
         results = list(pool.map(one, films))
     read = [result for result in results if isinstance(result, Read)]
-    if seen is not None and read:
-        seen(read)
+    answered = [one for one in read if not (one.code and engine.caution.refuse_odd)]
+    if seen is not None and answered:
+        seen(answered)
     return engine.answer(read).table(), [result for result in results if not isinstance(result, Read)]

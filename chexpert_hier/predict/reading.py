@@ -6,11 +6,24 @@ from pathlib import Path
 import numpy as np
 
 from ..films import dicom, plausible
-from ..films.decode import read_bytes, read_film
+from ..films.decode import decode_film, read_bytes
 from ..films.grey import MIN_SIDE, FilmError, check_size
 from ..finished.asked import Film
 
 FRONTAL_ONLY = "a lateral film; the model was trained on frontal films only"
+
+
+@dataclass(frozen=True)
+class Caution:
+    """What is done about odd films.
+
+    Attributes:
+        accept_damaged: answer for JPEGs whose picture data is broken or short, with a flag, instead of refusing them.
+        refuse_odd: give flagged films no probabilities.
+    """
+
+    accept_damaged: bool = False
+    refuse_odd: bool = False
 
 
 @dataclass(frozen=True)
@@ -20,47 +33,60 @@ class Read:
     Attributes:
         film: with its view, where the file itself says it.
         grey: uint8 (h, w).
-        colour: see plausible.colour.
+        code: what is odd about it, the sum of bits of plausible.FLAGS; 0 for nothing.
+        region: the body part that its header names, where that is not the chest alone.
     """
 
     film: Film
     grey: np.ndarray
-    colour: float = 0.0
+    code: int = 0
+    region: str = ""
+
+    @property
+    def flag(self) -> str:
+        """What is odd about it in words, "" for nothing."""
+        return plausible.words(self.code, self.region)
 
 
-def open_film(film: Film, takes_lateral: bool) -> Read:
+def open_film(film: Film, takes_lateral: bool, accept_damaged: bool = False) -> Read:
     """Read a film from its file.
 
     Args:
         film: which one.
         takes_lateral: whether lateral films are answered at all.
+        accept_damaged: see `Caution`.
 
     Raises:
         FilmError: it cannot be used; the line begins with the film's name.
     """
     _check_view(film, takes_lateral)
-    return read_data(read_bytes(film.file, film.name), film, takes_lateral)
+    return read_data(read_bytes(film.file, film.name), film, takes_lateral, accept_damaged)
 
 
-def read_data(data: bytes, film: Film | str, takes_lateral: bool) -> Read:
+def read_data(data: bytes, film: Film | str, takes_lateral: bool, accept_damaged: bool = False) -> Read:
     """Read a film from bytes: JPEG, PNG or DICOM.
 
     Args:
         data: the file's content.
         film: which one, or only its name.
         takes_lateral: whether lateral films are answered at all.
+        accept_damaged: see `Caution`.
 
     Raises:
         FilmError: it cannot be used; the line begins with the film's name.
     """
     film = Film(Path(film), film) if isinstance(film, str) else film
-    grey = read_film(data, film.name)  # first, for it says best what is wrong
+    grey, damage = decode_film(data, film.name, accept_damaged=accept_damaged)  # first: it says best what is wrong
+    region, colour = "", 0.0
     if dicom.is_dicom(data):
-        film = replace(film, view=film.view or dicom.view(data))
-        _check_view(film, takes_lateral)
-        return Read(film, grey)
+        view, region = dicom.said(data)
+        film = replace(film, view=film.view or view)
+    else:
+        colour = plausible.colour(data, whole=not damage)
     _check_view(film, takes_lateral)
-    return Read(film, grey, plausible.colour(data))
+    code = plausible.flag(grey, colour, frontal=not film.lateral)
+    code |= plausible.FLAGS["damaged"].bit * bool(damage) | plausible.FLAGS["region"].bit * bool(region)
+    return Read(film, grey, code, region)
 
 
 def take(grey: np.ndarray, film: Film | str, takes_lateral: bool) -> Read:
@@ -79,7 +105,7 @@ def take(grey: np.ndarray, film: Film | str, takes_lateral: bool) -> Read:
             raise FilmError("no picture content: every pixel has the same value")
     except FilmError as error:
         raise FilmError(f"{film.name}: {error}") from None
-    return Read(film, grey)
+    return Read(film, grey, plausible.flag(grey, frontal=not film.lateral))
 
 
 def _check_view(film: Film, takes_lateral: bool) -> None:

@@ -158,6 +158,57 @@ def test_heatmaps_are_drawn_beside_the_answer(run, frontal, tmp_path, capsys):
     assert len(list((tmp_path / "maps").glob("*.png"))) == 10
 
 
+# ---------------------------------------------------------------------------------------------------- odd films
+
+@pytest.fixture(scope="module")
+def odd(frontal, tmp_path_factory):
+    """Four films: as it is, inverted, upside down, its second half lost."""
+    folder = tmp_path_factory.mktemp("odd")
+    grey, data = read_film(frontal[0]), frontal[0].read_bytes()
+    for name, image in (("a.png", grey), ("b.png", 255 - grey), ("c.png", np.rot90(grey, 2))):
+        cv2.imwrite(str(folder / name), image)
+    (folder / "d.jpg").write_bytes(data[:len(data) * 2 // 3] + b"\xff\xd9")
+    return folder
+
+
+def test_odd_films_are_counted_at_the_end(run, odd, capsys, tmp_path):
+    out = tmp_path / "out.csv"
+    for extra in ([], ["--out", out]):
+        assert predict_command.main([str(part) for part in (odd, "--model", run, "--skip-bad", *extra)]) == 0
+        said = capsys.readouterr().err.splitlines()
+        assert any("d.jpg: left out, damaged" in line for line in said)
+        assert said[-1].startswith("2 of 3 films are flagged: 1 its grey scale looks inverted (lungs bright); 1 looks "
+                                   "upside down") and "--refuse-odd" in said[-1]
+    table = pd.read_csv(out, keep_default_na=False)
+    assert [bool(flag) for flag in table["[flag]"]] == [False, True, True]
+    assert all(table["Edema"].astype(str) != "")
+
+
+def test_odd_films_are_refused_and_damaged_ones_accepted_on_request(run, odd, capsys, tmp_path):
+    out, maps = tmp_path / "out.csv", tmp_path / "maps"
+    asked = [odd, "--model", run, "--accept-damaged", "--refuse-odd", "--out", out, "--heatmaps", maps]
+    assert predict_command.main([str(part) for part in asked]) == 0
+    assert capsys.readouterr().err.splitlines()[-1].startswith("3 of 4 films are flagged: ")
+    table = pd.read_csv(out)
+    names = [name for name in table.columns if name != "Path" and not name.endswith("]")]
+    assert table[names].notna().all(axis=1).tolist() == [True, False, False, False]
+    assert table[names].isna().all(axis=1).tolist() == [False, True, True, True] and table["[match]"].notna().all()
+    assert "the file is damaged" in table["[flag]"][3]
+    assert len(list(maps.glob("*.png"))) == 5  # of one film
+    assert predict_command.main([str(part) for part in (odd / "c.png", "--model", run, "--refuse-odd")]) == 0
+    assert capsys.readouterr().out.strip().endswith("180 degrees would set it upright): not answered")
+    answered = tmp_path / "out.json"
+    assert predict_command.main([str(part) for part in (odd / "d.jpg", "--model", run, "--accept-damaged", "--out",
+                                                        answered)]) == 0
+    film = json.loads(answered.read_text())["films"][0]
+    assert "damaged" in film["flag"] and all(0 <= one["probability"] <= 1 for one in film["findings"])
+
+
+def test_no_line_about_flags_where_none_is():
+    assert answers.of_flags(["", ""], False) == "" and answers.of_flags([], True) == ""
+    assert answers.of_flags(["x", ""], True) == "1 of 2 films is flagged: x. They are not answered"
+
+
 # ---------------------------------------------------------------------------------------------------- operating points
 
 def test_an_ensembles_operating_points_are_those_of_the_mean(run, tmp_path):
