@@ -207,8 +207,10 @@ def _outside(args: argparse.Namespace, judging: "Judging") -> "Findings":
 
 
 def _names(paths: Sequence[str]) -> list[str]:
-    """Short names that tell the files apart: the stem, with its folder where stems repeat."""
+    """Short names that tell the files apart: the stem without what all have, with its folder where stems repeat."""
     stems = [Path(path).name.removesuffix(".gz").removesuffix(".csv") for path in paths]
+    short = [stem.removesuffix("_predictions") for stem in stems]
+    stems = short if len(paths) > 1 and all(short) and len(set(short)) == len(set(stems)) else stems
     names = [stem if stems.count(stem) == 1 else f"{Path(path).parent.name}/{stem}" for path, stem in zip(paths, stems)]
     return [name if names.count(name) == 1 else f"{place + 1}: {name}" for place, name in enumerate(names)]
 

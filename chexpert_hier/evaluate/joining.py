@@ -205,9 +205,16 @@ def _few(items: Iterable[object], most: int = 5) -> str:
 
 
 def _tell_spelling(pairs: Sequence[Pair], notes: list[str]) -> None:
-    changed = [f"{' or '.join(columns)} ({side}) as {pair.label}" for pair in pairs
-               for side, columns in (("predictions", pair.predicted), ("truth", pair.known))
-               if columns != (pair.label,)]
+    endings: dict[str, None] = {}
+    changed = []
+    for pair in pairs:
+        for side, columns in (("predictions", pair.predicted), ("truth", pair.known)):
+            if len(columns) == 1 and columns[0] != pair.label and columns[0].startswith(pair.label):
+                endings[columns[0][len(pair.label):]] = None
+            elif columns != (pair.label,):
+                changed.append(f"{' or '.join(columns)} ({side}) as {pair.label}")
+    if endings:
+        notes.append(f"Columns read without their endings: {', '.join(endings)}.")
     if changed:
         notes.append(f"Columns read under another name: {'; '.join(changed)}.")
 

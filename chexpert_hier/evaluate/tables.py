@@ -122,8 +122,10 @@ def number(value: float, digits: int = 3) -> str:
 
 def _latex(layout: Layout) -> PaperTable:
     columns, stacked = len(layout.head), len(layout.head) > SIDE_BY_SIDE
-    lines = ["% needs \\usepackage{booktabs}", "\\begin{table}", "\\centering", f"\\caption{{{_tex(layout.caption)}}}",
-             "\\label{tab:evaluation}", "\\small", f"\\begin{{tabular}}{{l{'r' * (columns + 1)}}}", "\\toprule",
+    lines = ["% needs \\usepackage{booktabs,graphicx}; a table wider than the line is made smaller", "\\begin{table}",
+             "\\centering", f"\\caption{{{_tex(layout.caption)}}}", "\\label{tab:evaluation}",
+             "\\resizebox{\\ifdim\\width>\\linewidth\\linewidth\\else\\width\\fi}{!}{%",
+             f"\\begin{{tabular}}{{l{'r' * (columns + 1)}}}", "\\toprule",
              " & ".join(["Label", "Positives", *map(_tex, layout.head)]) + " \\\\", "\\midrule"]
     for place, (label, positives, cells) in enumerate(layout.rows):
         if place == len(layout.rows) - 1:
@@ -136,7 +138,7 @@ def _latex(layout: Layout) -> PaperTable:
         if stacked and any(spans):
             small = [f"{{\\scriptsize {span}}}" if span else "" for span in spans]
             lines.append(" & ".join(["", "", *small]) + " \\\\")
-    return PaperTable("table.tex", "\n".join([*lines, "\\bottomrule", "\\end{tabular}", "\\end{table}", ""]))
+    return PaperTable("table.tex", "\n".join([*lines, "\\bottomrule", "\\end{tabular}}", "\\end{table}", ""]))
 
 
 def _tex_number(value: float) -> str:

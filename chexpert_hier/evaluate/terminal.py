@@ -19,11 +19,9 @@ def report(findings: Findings) -> list[str]:
     """The evaluation as lines of text; control characters in foreign names are written as escapes."""
     several = len(findings.results) > 1
     lines = [*(_systems(findings.results) if several else _system(findings.main)), *_means(findings.results)]
-    shared = [note for note in findings.main.notes if all(note in r.notes for r in findings.results)]
-    lines += [f"  - {note}" for note in shared]
-    for result in findings.results:
-        special = [note for note in result.notes if note not in shared]
-        lines += [f"  - {result.name}: {note}" if several else f"  - {note}" for note in special]
+    for note in dict.fromkeys(note for result in findings.results for note in result.notes):  # each once
+        told = [result.name for result in findings.results if note in result.notes]
+        lines.append(f"  - {note}" if len(told) == len(findings.results) else f"  - {', '.join(told)}: {note}")
     lines += _contradictions(findings.results)
     for name, readers in findings.readers.items():
         below = readers.below.iloc[-1]
@@ -53,7 +51,8 @@ def _span(row: Any, measure: str) -> str:
 def _systems(results: Sequence[Result]) -> Iterator[str]:
     """A column per system: AUROC, or Matthews' correlation of a system of decisions."""
     main = results[0]
-    yield f"{main.cases.in_words} ({main.name}); AUROC, for decisions Matthews' correlation (MCC)"
+    mixed = any(result.cases.decisions for result in results)
+    yield f"{main.cases.in_words}; AUROC{', for decisions Matthews correlation (MCC)' if mixed else ''}"
     labels = [str(label) for label in main.table["label"]]
     width, columns = max(map(len, [*labels, "positives"])), []
     for result in results:
