@@ -115,7 +115,7 @@ def fit(scores: np.ndarray, truth: np.ndarray, method: str = "platt") -> Scaling
     if method == "none" or not positives or not negatives:
         return Scaling("none", positives=positives)
     if method == "isotonic" and positives >= ISOTONIC_POSITIVES:
-        from sklearn.isotonic import IsotonicRegression  # type: ignore[import-untyped]
+        from sklearn.isotonic import IsotonicRegression
         line = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(scores, present.astype(float))
         return Scaling("isotonic", x=tuple(map(float, line.X_thresholds_)), y=tuple(map(float, line.y_thresholds_)),
                        positives=positives)

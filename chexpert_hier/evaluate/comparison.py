@@ -110,10 +110,10 @@ def _delong_row(first: Cases, second: Cases, k: int) -> dict[str, float]:
     both = np.stack([first.scores[:, k], second.scores[:, k]], 1)
     areas, covariance = delong(both, first.truth[:, k], first.patients)
     variance = covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1]
-    return {"first": areas[0], "second": areas[1], "p_delong": _normal_p(areas[1] - areas[0], variance)}
+    return {"first": areas[0], "second": areas[1], "p_delong": normal_p(areas[1] - areas[0], variance)}
 
 
-def _normal_p(gap: float, variance: float) -> float:
+def normal_p(gap: float, variance: float) -> float:
     """Two-sided p of a difference with this variance; the same order of films in both has none."""
     from scipy.stats import norm
     if np.isnan(variance) or np.isnan(gap):
@@ -121,6 +121,11 @@ def _normal_p(gap: float, variance: float) -> float:
     if variance <= 1e-18:
         return 1.0 if abs(gap) < 1e-12 else 0.0
     return float(2 * norm.sf(abs(gap) / np.sqrt(variance)))
+
+
+def variance_of(influences: np.ndarray) -> float:
+    """The variance of a measure from what each patient adds to its error, (patients,)."""
+    return float(influences @ influences) * len(influences) / max(len(influences) - 1, 1)
 
 
 def _measured_calls(first: Result, second: Result, replicates: int, seed: int) -> pd.DataFrame:
@@ -161,9 +166,7 @@ def _table(measure: str, names: Sequence[str], labels: Sequence[str], found: pd.
     means = drawn[:, used].mean(1) if len(used) else np.full(len(drawn), np.nan)
     p_mean = np.nan
     if influences is not None and len(used):
-        per_patient = influences[:, used].mean(1)
-        p_mean = _normal_p(gaps[used].mean(), float(per_patient @ per_patient) * len(per_patient)
-                           / max(len(per_patient) - 1, 1))
+        p_mean = normal_p(gaps[used].mean(), variance_of(influences[:, used].mean(1)))
     columns = [*drawn.T, means]
     limits = np.array([percentile_interval(column, LEVEL) for column in columns])
     mean = found.iloc[used].mean()

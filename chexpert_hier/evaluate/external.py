@@ -13,11 +13,11 @@ import pandas as pd
 
 from ..errors import InputError
 from . import calibration
-from .comparison import holm
+from .comparison import LEVEL, NOISE, UNKNOWN, holm, normal_p, variance_of
 from .evaluation import judge
 from .joining import Cases
 from .names import mean_labels
-from .ranking import delong, percentile_interval
+from .ranking import delong, influence, percentile_interval
 from .result import Judging, Result
 from .subgroups import groups
 
@@ -119,6 +119,7 @@ def _table(here: Result, there: Result) -> pd.DataFrame:
         mean[f"auroc_low_{side}"], mean[f"auroc_high_{side}"] = percentile_interval(_mean_of(result, used))
     gap = _mean_of(there, used) - _mean_of(here, used)
     mean["difference_low"], mean["difference_high"] = percentile_interval(gap)
+    mean["p_delong"] = mean["p_holm"] = normal_p(mean["difference"], sum(_variance(r, used) for _, r in both))
     table = pd.concat([table, pd.DataFrame([mean])], ignore_index=True)
     return table.assign(verdict=[_verdict(row) for row in table.to_dict("records")])
 
@@ -150,21 +151,24 @@ def _row(both: Sequence[tuple[str, Result]], k: int) -> dict[str, Any]:
     drawn = both[1][1].replicates[:, k] - both[0][1].replicates[:, k]
     low, high = percentile_interval(drawn)
     return out | {"threshold": both[0][1].table["threshold"].iloc[k], "difference": areas[1] - areas[0],
-                  "difference_low": low, "difference_high": high, "p_delong": _p(areas, variances)}
+                  "difference_low": low, "difference_high": high,
+                  "p_delong": normal_p(areas[1] - areas[0], sum(variances))}
 
 
-def _p(areas: Sequence[float], variances: Sequence[float]) -> float:
-    from scipy.stats import norm
-    error = np.sqrt(sum(variances))
-    return float(2 * norm.sf(abs(areas[1] - areas[0]) / error)) if error > 0 else np.nan
+def _variance(result: Result, used: np.ndarray) -> float:
+    """Of the mean AUROC over some labels, from the patients' influence on all of them."""
+    cases = result.cases
+    found = [influence(cases.scores[:, [k]], cases.truth[:, k], cases.patients, cases.total_patients) for k in used]
+    return variance_of(np.concatenate(found, 1).mean(1)) if found else np.nan
 
 
 def _verdict(row: Mapping[Any, Any]) -> str:
-    if np.isnan(row["difference"]):
-        return "cannot be told"
+    if np.isnan(row["difference"]) or np.isnan(row["p_holm"]):
+        return UNKNOWN
     apart = row["difference_low"] > 0 or row["difference_high"] < 0
-    certain = apart and not row["p_holm"] >= 0.05                    # the mean has no p of its own
-    return f"{'better' if row['difference'] > 0 else 'worse'} outside, beyond noise" if certain else "within noise"
+    if apart and row["p_holm"] < 1 - LEVEL:
+        return f"{'better' if row['difference'] > 0 else 'worse'} outside, beyond noise"
+    return NOISE
 
 
 def _by_group(outside: Cases, there: Result, judging: Judging) -> pd.DataFrame:

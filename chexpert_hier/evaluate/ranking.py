@@ -132,7 +132,8 @@ def _tally(rows: np.ndarray, patients: np.ndarray, shape: tuple[int, int], dtype
 def _at_rates(rates: np.ndarray, sensitivity: np.ndarray) -> np.ndarray:
     """The ROC curve's sensitivity at BAND's false positive rates.
 
-    For drawing: at a vertical step the upper end, so that the curve starts where it leaves the axis.
+    Straight between its points, so flat up to a vertical step; there its upper end, so that the curve starts where it
+    leaves the axis (np.interp takes the last of equal places).
 
     Args:
         rates: (cuts, 2), the false positive rates just before and at each cut, highest cut first.
@@ -140,8 +141,7 @@ def _at_rates(rates: np.ndarray, sensitivity: np.ndarray) -> np.ndarray:
     """
     x = np.concatenate([[0.0], rates.ravel(), [1.0]])
     y = np.concatenate([[0.0], np.stack([np.r_[0.0, sensitivity[:-1]], sensitivity], 1).ravel(), [1.0]])
-    last = np.r_[x[1:] > x[:-1], True]
-    found: np.ndarray = np.interp(BAND, x[last], y[last])
+    found: np.ndarray = np.interp(BAND, x, y)
     return found
 
 

@@ -101,7 +101,8 @@ def _external(found: External) -> Iterator[str]:
     for row in found.table.to_dict("records"):
         kept = f"sensitivity {number(row['sensitivity_inside'], 2)} to {number(row['sensitivity_outside'], 2)}, " \
                f"specificity {number(row['specificity_inside'], 2)} to {number(row['specificity_outside'], 2)}"
+        gap = "" if np.isnan(row["difference"]) else (
+            f"{row['difference']:+.3f}, {row['difference_low']:+.3f} to {row['difference_high']:+.3f}: ")
         yield (f"  {row['label']:<{width}}  AUROC {number(row['auroc_inside'])} inside, {number(row['auroc_outside'])} "
-               f"outside ({row['difference']:+.3f}, {row['difference_low']:+.3f} to {row['difference_high']:+.3f}: "
-               f"{row['verdict']}); at the carried threshold {kept}; calibration slope "
+               f"outside ({gap}{row['verdict']}); at the carried threshold {kept}; calibration slope "
                f"{number(row['slope_inside'], 2)} to {number(row['slope_outside'], 2)}")
