@@ -112,10 +112,10 @@ def _check(args: argparse.Namespace) -> None:
     if args.run and (args.unit or args.rule or args.patients or args.truth_blank or args.ensemble or args.conditional):
         raise InputError("--run judges as the run judges itself; leave --unit, --rule, --patients, --truth-blank, "
                          "--ensemble and --conditional out, or give its files with --predictions and --truth")
-    if not args.run and not (args.predictions and args.truth):
-        raise InputError("give --predictions and --truth, or --run")
     if (args.data or args.reader) and not args.run:
         raise InputError("--data and --reader belong to --run: the model that answers for these films")
+    if not args.run and not (args.predictions and args.truth):
+        raise InputError("give --predictions and --truth, or --run")
     if args.run and args.data and (args.fit or args.radiologists or args.meta):
         raise InputError("--data sets inside beside outside; leave --fit, --radiologists and --meta out")
 

@@ -29,7 +29,7 @@ def report(findings: Findings) -> list[str]:
                      f"average (strictly: {below.strictly_below_roc:.1f}).")
     lines += [_compared(name, table) for name, table in findings.compared.items()]
     lines += [] if findings.external is None else list(_external(findings.external))
-    return [printable(line) for line in lines]
+    return [printable(line).replace("\n", "\\n") for line in lines]
 
 
 def _system(result: Result) -> Iterator[str]:

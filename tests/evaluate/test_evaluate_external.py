@@ -1,0 +1,191 @@
+"""A model inside and outside: numbers against their definitions, the run folder, and the command on another phantom."""
+
+import json
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+from asking import joined
+from finished import make_films, make_run
+from sklearn.linear_model import LogisticRegression
+from test_evaluate_judging import tables
+
+from chexpert_hier import commands, datasets, evaluate, recipes
+from chexpert_hier.errors import InputError
+from chexpert_hier.evaluate import external, runs
+from chexpert_hier.evaluate.__main__ import main
+from chexpert_hier.labels import CHEXPERT_LABELS
+
+
+@pytest.fixture(scope="module")
+def found():
+    """Inside scores that mean what they say; outside the findings are rarer and the scores overconfident."""
+    inside = joined(*tables(films=400, patients=400, seed=1))
+    outside = joined(*tables(films=500, patients=500, seed=2, noise=2.5))
+    return inside, outside, external.compare_outside(inside, outside, evaluate.Judging(
+        replicates=300, by=["Sex"], curves=False), "elsewhere")
+
+
+def test_differences_are_those_of_independent_samples(found):
+    inside, outside, result = found
+    table = result.table.set_index("label")
+    for k, label in enumerate(inside.labels):
+        row = table.loc[label]
+        areas = [evaluate.auroc(side.scores[:, k], side.truth[:, k]) for side in (inside, outside)]
+        assert row["auroc_inside"] == pytest.approx(areas[0]) and row["auroc_outside"] == pytest.approx(areas[1])
+        assert row["difference"] == pytest.approx(areas[1] - areas[0])
+        error = np.sqrt(sum(evaluate.delong(side.scores[:, k], side.truth[:, k], side.patients).covariance[0, 0]
+                            for side in (inside, outside)))
+        width = row["difference_high"] - row["difference_low"]
+        assert width == pytest.approx(2 * 1.96 * error, rel=0.25)
+    assert table.loc["mean of five", "difference"] == pytest.approx(table["difference"].iloc[:-1].mean())
+    assert table.loc["mean of five", "verdict"] == "worse outside, beyond noise"
+    assert table.loc["mean of five", "p_delong"] < 0.01 and (table["p_holm"] >= table["p_delong"] - 1e-12).all()
+
+
+def test_operating_points_are_carried_over(found):
+    inside, outside, result = found
+    for k, label in enumerate(inside.labels):
+        row = result.table.set_index("label").loc[label]
+        chosen = evaluate.evaluation.thresholds.choose(inside.scores[:, k], inside.truth[:, k], "youden")
+        called = outside.scores[:, k] >= chosen
+        assert row["threshold"] == chosen
+        assert row["sensitivity_outside"] == pytest.approx(called[outside.truth[:, k] == 1].mean())
+        assert row["specificity_outside"] == pytest.approx(1 - called[outside.truth[:, k] == 0].mean())
+        assert row["sensitivity_low_outside"] <= row["sensitivity_outside"] <= row["sensitivity_high_outside"]
+
+
+def test_calibration_drift_is_coxs_regression(found):
+    _, outside, result = found
+    scores, truth = outside.scores[:, 0], outside.truth[:, 0]
+    logit = np.log(scores / (1 - scores))[:, None]
+    theirs = LogisticRegression(C=1e12, tol=1e-10, max_iter=1000).fit(logit, truth)
+    row = result.table.iloc[0]
+    assert row["slope_outside"] == pytest.approx(theirs.coef_[0, 0], abs=1e-3)
+    assert row["intercept_outside"] == pytest.approx(theirs.intercept_[0], abs=1e-3)
+    assert row["mean_score_outside"] == pytest.approx(scores.mean())
+    assert row["prevalence_outside"] == pytest.approx(truth.mean())
+    assert row["brier_outside"] == pytest.approx(((scores - truth) ** 2).mean())
+    assert np.isnan(external.drift(np.array([2.0, 0.1]), np.array([1.0, 0.0])).slope)
+    assert np.isnan(external.drift(np.array([0.2, 0.1]), np.array([0.0, 0.0])).slope)
+    counted = external.drift(np.array([0.2, 0.4, 0.9]), np.array([1.0, 0.0, np.nan]))
+    assert counted.mean_score == pytest.approx(0.3)
+
+
+def test_groups_outside_are_judged_at_the_carried_thresholds(found):
+    inside, outside, result = found
+    women = outside.about["Sex"].to_numpy() == "Female"
+    row = result.subgroups[(result.subgroups["group"] == "Female") & (result.subgroups["label"] == "Edema")].iloc[0]
+    k = inside.labels.index("Edema")
+    called = outside.scores[women, k] >= result.table.set_index("label").loc["Edema", "threshold"]
+    assert row["sensitivity"] == pytest.approx(called[outside.truth[women, k] == 1].mean())
+    assert row["auroc"] == pytest.approx(evaluate.auroc(outside.scores[women, k], outside.truth[women, k]))
+    assert row["cases"] == women.sum()
+
+
+def test_few_positives_are_no_verdict_and_other_labels_an_error(found):
+    inside, outside, _ = found
+    truth = outside.truth.copy()
+    truth[:, 0] = 0
+    truth[0, 0] = 1
+    few = external.compare_outside(inside, replace(outside, truth=truth), evaluate.Judging(replicates=50), "x")
+    assert few.table["verdict"].iloc[0] == "cannot be told"
+    with pytest.raises(InputError, match="no label in common"):
+        external.compare_outside(inside, replace(outside, labels=tuple("abcde")), evaluate.Judging(), "x")
+
+
+def small_data(folder, seed):
+    """A data set in CheXpert's layout: 20 training and 20 validation patients with films of noise."""
+    random = np.random.default_rng(seed)
+    for split, first in (("train", 1), ("valid", 101)):
+        paths = [f"{folder.name}/{split}/patient{p:05d}/study1/view1_frontal.jpg" for p in range(first, first + 20)]
+        table = pd.DataFrame({"Path": paths, "Sex": "Female", "Age": 50, "Frontal/Lateral": "Frontal", "AP/PA": "AP"})
+        for label in CHEXPERT_LABELS:
+            table[label] = (random.random(20) < 0.4).astype(float)
+        for path in paths:
+            (folder.parent / path).parent.mkdir(parents=True)
+            cv2.imwrite(str(folder.parent / path), random.integers(0, 256, (64, 64), dtype=np.uint8))
+        table.to_csv(folder / f"{split}.csv", index=False)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A data set and what a run on it leaves, without the network that nothing here asks."""
+    folder = tmp_path_factory.mktemp("external")
+    films, run = small_data(folder / "data", 1), folder / "run"
+    run.mkdir()
+    dataset = datasets.read(films, reader="chexpert")
+    facts = {"recipe": recipes.named("phantom").to_json(), "outputs": list(dataset.labels), "labels": None,
+             "tree": "chexpert", "limit": None, "data": {"root": str(films), "name": "data",
+                                                          "fingerprint": dataset.fingerprint}}
+    (run / "recipe.json").write_text(json.dumps(facts))
+    dataset.films[["path", "patient", "study", "split"]].to_csv(run / "split.csv", index=False)
+    valid = dataset.split("valid").films.rename(columns={"path": "Path"})[["Path", *dataset.labels]]
+    valid.to_csv(run / "truth.csv", index=False)
+    scores = np.clip(0.2 + 0.3 * valid[list(dataset.labels)] + 0.4 * np.random.default_rng(2).random((20, 14)), 0, 1)
+    for name in ("predictions", "conditional"):
+        scores.assign(Path=valid["Path"]).to_csv(run / f"{name}.csv", index=False)
+    (run / "model.keras").write_bytes(b"no network")
+    return folder, films, run
+
+
+def test_a_run_is_judged_as_it_judges_itself(place, capsys):
+    folder, _, run = place
+    read = runs.read_run(run)
+    assert read.joining.unit == "study" and read.joining.rule == read.recipe.study_score and read.name == "run"
+    assert main(["--run", str(run), "--replicates", "10", "--no-page", "--out", str(folder / "own")]) == 0
+    own = pd.read_csv(folder / "own" / "evaluation.csv").set_index("label")["auroc"]
+    main(["--predictions", str(run / "predictions.csv"), "--truth", str(run / "truth.csv"), "--replicates", "10",
+          "--no-page", "--out", str(folder / "files")])              # one number for one run
+    files = pd.read_csv(folder / "files" / "evaluation.csv").set_index("label")["auroc"]
+    pd.testing.assert_series_equal(own, files)
+    assert "studies of" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_the_command_on_another_data_set(tmp_path, monkeypatch):
+    """Predict in a process of its own, then inside beside outside; asked again, the model need not answer again."""
+    folder, run = tmp_path, make_run(tmp_path / "run", make_films(tmp_path))
+    (run / "conditional.csv").write_bytes((run / "predictions.csv").read_bytes())
+    other = small_data(folder / "other", 3)
+    ask = ["--run", str(run), "--data", str(other), "--by", "Sex", "--replicates", "20", "--out", str(folder / "out")]
+    assert commands.answer(main, ask) == 0
+    found = json.loads((folder / "out" / "evaluation.json").read_text())
+    assert found["external"]["data"] == "other" and found["external"]["subgroups"]
+    assert "<h2>Inside and outside</h2>" in (folder / "out" / "evaluation.html").read_text(encoding="utf-8")
+    monkeypatch.setattr(runs, "_predict", lambda *_: pytest.fail("asked twice"))
+    assert commands.answer(main, ask) == 0
+    (run / "model.keras").touch()
+    assert commands.answer(main, ask) == 2
+
+
+def test_the_runs_own_films_are_left_out(place, monkeypatch):
+    folder, films, run = place
+    read, asked = runs.read_run(run), []
+    monkeypatch.setattr(runs, "_predict", lambda run, root, out: asked.append(root))
+    with pytest.raises(InputError, match="all its films are films of the run"):
+        runs.answer_outside(read, films, folder / "same")
+    moved = replace(read, facts={**read.facts, "data": {"root": str(folder / "gone" / "far")}})
+    with pytest.raises(InputError, match=r"predictions\.csv"):       # nobody answered
+        runs.answer_outside(moved, films, folder / "unknown")
+    truth = pd.read_csv(folder / "unknown" / "truth.csv")
+    assert asked and len(truth) == len(pd.read_csv(run / "split.csv")) and "Patient" in truth
+    with pytest.raises(InputError, match="another model or on other films"):
+        runs.answer_outside(replace(moved, facts={**moved.facts, "recipe": {}}), films, folder / "unknown")
+
+
+@pytest.mark.parametrize(("arguments", "words"), [
+    (["--data", "x"], "belong to --run"), ([], "--predictions and --truth, or --run"),
+    (["--run", "RUN", "--truth", "t.csv"], "leave --predictions and --truth out"),
+    (["--run", "RUN", "--unit", "film"], "judges itself"),
+    (["--run", "RUN", "--data", "x", "--meta", "m"], "leave --fit"),
+    (["--run", "none"], "recipe.json"), (["--run", "RUN", "--data", "none"], "no such folder")])
+def test_what_does_not_go_together_is_one_line(place, tmp_path, capsys, arguments, words):
+    arguments = [str(place[2]) if word == "RUN" else word for word in arguments]
+    assert commands.answer(main, [*arguments, "--out", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err.strip()
+    assert words in error and "\n" not in error
+    assert not (tmp_path / "out" / "evaluation.json").exists()
