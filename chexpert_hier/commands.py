@@ -164,14 +164,15 @@ class Bar:
         total: how many items there are.
         unit: what an item is, in the plural.
         done: how many were finished before, on resuming.
+        quiet: show nothing.
     """
 
-    def __init__(self, what: str, total: int, unit: str = "films", done: int = 0):
+    def __init__(self, what: str, total: int, unit: str = "films", done: int = 0, quiet: bool = False):
         self.what, self.total, self.unit = what, total, unit
         self.first = self.done = done
         self.start = self.shown = time.monotonic()
         self.begun: float | None = None  # when the first item was done
-        self.quiet = logging.getLogger("chexpert_hier").getEffectiveLevel() > logging.INFO
+        self.quiet = quiet or logging.getLogger("chexpert_hier").getEffectiveLevel() > logging.INFO
         self.live = None
         if sys.stderr.isatty() and not self.quiet:
             self._begin_live()

@@ -206,14 +206,15 @@ def test_early_stop_keeps_the_epoch_with_the_lowest_validation_loss(hbce, data, 
     assert len(log) < 4 or log["valid_loss"].idxmin() == 3 or log["valid_loss"].iloc[-2] == log["valid_loss"].min()
     from chexpert_hier.finished import members
     from chexpert_hier.network import losses
-    from chexpert_hier.training import stages
+    from chexpert_hier.training.stages import outputs_of
+    from chexpert_hier.training.targets import stage_targets
 
     member = members.open_run(out)
     recipe = member.recipe
     dataset = sources.read_data(recipe, data)
     films = sources.from_files(dataset, recipe, out, "torch")
-    _, targets = stages.stage_targets(recipe, member.tree, films.films("train"), recipe.plan()[0])
+    _, targets = stage_targets(recipe, member.tree, films.films("train"), recipe.plan()[0])
     valid = films.films("valid")
     loss = losses.build(recipe.plan()[0].loss, targets, member.tree)
-    value = float(loss(np.nan_to_num(valid.raw), stages.outputs_of(member.model, valid)))
+    value = float(loss(np.nan_to_num(valid.raw), outputs_of(member.model, valid)))
     assert value == pytest.approx(log["valid_loss"].min(), rel=1e-4)

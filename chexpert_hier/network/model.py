@@ -7,6 +7,7 @@ saved model says what its outputs are.
 import logging
 import os
 from pathlib import Path
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -188,6 +189,26 @@ def head_model(model: keras.Model) -> keras.Model:
         if isinstance(layer, ThreeClass):
             x = layer(x)
     return keras.Model(features, x, name=f"{model.name}_head")
+
+
+class Halves(NamedTuple):
+    """A model cut before its last Dense layer; both halves share its layers, so that training one trains the model.
+
+    Attributes:
+        features: films -> float32 (n, k).
+        head: features (n, k) -> the model's outputs.
+    """
+
+    features: keras.Model
+    head: keras.Model
+
+
+def halves(model: keras.Model) -> Halves:
+    """Cut a model before its last Dense layer.
+
+    Whatever wants outputs or features of many films in one process shares one cut: the large half is traced once.
+    """
+    return Halves(feature_model(model), head_model(model))
 
 
 class _Logits(keras.layers.Layer):

@@ -3,7 +3,8 @@
 from ..faces import lazily
 
 PUBLIC = {
-    "stages": ("outputs_of", "stage_targets", "train"),
+    "stages": ("Training", "outputs_of", "train"),
+    "targets": ("stage_targets",),
     "callbacks": ("LearningRateDrop",),
     "checkpoint": ("save_model",),
 }

@@ -76,7 +76,7 @@ class StopWhereLossBreaks(keras.callbacks.Callback):
 
 
 class Shown(keras.callbacks.Callback):
-    """Move the progress line, batch by batch."""
+    """Move the progress line, batch by batch, in training and in prediction."""
 
     def __init__(self, bar: Bar, films: int, batch_size: int):
         super().__init__()
@@ -86,6 +86,8 @@ class Shown(keras.callbacks.Callback):
         count = min(self.batch_size, self.left)
         self.left -= count
         self.bar.add(count)
+
+    on_predict_batch_end = on_train_batch_end
 
 
 class WithinEpoch(keras.callbacks.Callback):

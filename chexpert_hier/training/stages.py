@@ -1,40 +1,29 @@
-"""Walk the recipe's stages: learning rates, checkpoints after and within epochs, resume, the log.
+"""Walk the recipe's stages: epochs, validation, checkpoints after and within epochs, resume, the log.
 
 Knows crops, targets and stages; which paper a stage comes from it does not know. Says `keras` only, so that it trains
 on every backend of Keras. The order of the films is a function of seed, stage and epoch alone, and a checkpoint holds
 weights, optimizer and log together, so that a resumed run goes on where the killed one stood.
 """
 
-import csv
-import io
 import logging
-import os
 import time
 from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 
 import keras
 import numpy as np
 
-from .. import hierarchy, labels
+from .. import labels
 from ..commands import Bar
-from ..errors import InputError
-from ..evaluate import auroc
-from ..files import write_text
 from ..films.batches import film_errors
+from ..hierarchy import Tree
 from ..network import losses
-from ..network.model import (
-    feature_model,
-    freeze_all_but_head,
-    freeze_backbone,
-    head_model,
-    present,
-    reset_head,
-    unfreeze,
-)
+from ..network.model import Halves, freeze_all_but_head, freeze_backbone, halves, present, reset_head, unfreeze
 from ..prepare.sources import Films
-from ..recipes import Recipe, Stage
-from .callbacks import LearningRateDrop, Shown, StopWhereLossBreaks, WithinEpoch, plateau_rate
+from ..recipes import Recipe
+from .callbacks import Shown, StopWhereLossBreaks, WithinEpoch
 from .checkpoint import (
     BEST,
     CHECKPOINT,
@@ -45,104 +34,72 @@ from .checkpoint import (
     save_checkpoint,
     save_model,
 )
-from .microbatch import PieceLoss, Pieces, WholeSteps
+from .compiling import compile_for, schedule, stopped_early
+from .history import validated, write_log
+from .microbatch import Pieces, WholeSteps
+from .targets import epoch_order, stage_targets
 
 log = logging.getLogger("chexpert_hier.training")
 # A stage's `layers`: what trains.
 FREEZE = {"all": unfreeze, "head": freeze_all_but_head, "behind-backbone": freeze_backbone}
 TRAINS = {"all": "all layers", "head": "final Dense layer only", "behind-backbone": "all but the backbone"}
 
-LOG_COLUMNS = ("stage", "epoch", "learning_rate", "films", "loss", "valid_loss", "valid_auroc", "valid_auroc_labels",
-               "seconds")
 
+@dataclass(frozen=True)
+class Training:
+    """What all stages of one training share.
 
-def epoch_order(count: int, seed: int, stage: int, epoch: int) -> np.ndarray:
-    """The order of `count` films in an epoch: a permutation that depends on nothing but its arguments."""
-    return np.random.default_rng([seed, stage, epoch]).permutation(count)
-
-
-def stage_targets(recipe: Recipe, tree: hierarchy.Tree, films: Films, stage: Stage, epoch: int = 0,
-                  selftrained: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Which films a stage learns from, and what it learns of them.
-
-    Args:
-        recipe: policy, smoothing, blanks, closure and reading of conditional training.
-        tree: the hierarchy of `films.labels`.
-        films: the training films.
-        stage: its `rows` decide.
-        epoch: changes the smoothed targets where the recipe draws them afresh per epoch.
-        selftrained: float (n, labels), a finished run's probabilities, for the policy u-selftrained.
-
-    Returns:
-        rows: int (m,), ascending indices of films.
-        targets: float32 (m, labels), or (m, labels, 3) for u-multiclass; NaN where a cell does not count.
-
-    Source: Pham et al. 2019, sections 3.2 and 3.3.
-    """
-    raw = hierarchy.close_upward(films.raw, tree) if recipe.closure else films.raw
-    targets = labels.targets(raw, films.keys, films.labels, recipe.labelling, epoch=epoch, selftrained=selftrained)
-    counts = ~np.isnan(targets).reshape(*raw.shape, -1).any(axis=2)  # u-multiclass has three numbers a cell
-    opened = counts.any(axis=1)
-    if recipe.drop_uncertain_rows:
-        opened &= ~(raw == -1).any(axis=1)
-    hard = labels.hard_targets(raw, recipe.policy, blank=recipe.blank)
-    conditional, cells = hierarchy.stage_one(hard, tree, recipe.ct_rows)
-    learned = cells.any(axis=0)  # (labels,), by stage 1
-    if stage.rows != "conditional":
-        cells = np.ones_like(cells)
-    if stage.rows == "random":  # a control: as many films, none of the conditions
-        chosen = np.random.default_rng([recipe.seed, 7]).permutation(len(films))[:int(conditional.sum())]
-        conditional = np.isin(np.arange(len(films)), chosen)
-    if stage.cells == "conditional":
-        cells = cells & hierarchy.conditional_cells(hard, tree)
-    if stage.labels == "parents":
-        cells = cells & ~learned
-    if stage.rows != "all":
-        opened &= conditional
-    opened &= (cells & counts).any(axis=1)
-    targets = np.where(cells if targets.ndim == 2 else cells[..., None], targets, np.float32(np.nan))
-    rows = np.flatnonzero(opened)
-    return rows, targets[rows]
-
-
-def train(recipe: Recipe, tree: hierarchy.Tree, model: keras.Model, films: Films, valid: Films, folder: Path, *,
-          resume: bool = False, selftrained: np.ndarray | None = None, tensorboard: bool = False,
-          checkpoint_every: int = 0, seen: Callable[[str, int, np.ndarray], None] | None = None) -> keras.Model:
-    """Train `model` through the recipe's stages.
-
-    Args:
+    Attributes:
         recipe: what to do.
         tree: the hierarchy of the labels.
-        model: from model.build_model, with its first weights.
+        model: from model.build_model, with its first weights; is trained in place.
         films: training films.
         valid: films for the log; never trained on, and chosen on only where a stage's `keep` says so.
         folder: the run folder; gets checkpoint.npz after every epoch, log.csv, `<stage>.keras`, model.keras.
         resume: go on from the folder's checkpoint if there is one.
-        selftrained: see stage_targets.
+        selftrained: see targets.stage_targets.
         tensorboard: also write TensorBoard logs.
         checkpoint_every: also save after every so many batches; 0 saves after epochs only. A stage on features, whose
             epochs take seconds, is saved after epochs.
         seen: given (stage's name, epoch from 1, p(finding is present) of the validation films (n, labels)) after every
             epoch.
+    """
+
+    recipe: Recipe
+    tree: Tree
+    model: keras.Model
+    films: Films
+    valid: Films
+    folder: Path
+    resume: bool = False
+    selftrained: np.ndarray | None = None
+    tensorboard: bool = False
+    checkpoint_every: int = 0
+    seen: Callable[[str, int, np.ndarray], None] | None = None
+
+
+def train(training: Training) -> Halves:
+    """Train through the recipe's stages.
 
     Returns:
-        the same model, trained.
+        the trained model's two halves, which have been traced: for `outputs_of`.
 
     Raises:
         InputError: no film is left to learn from, the loss is not finite, or the disk is full.
     """
-    state = State()
-    if resume and (folder / CHECKPOINT).exists():
+    recipe, model, folder = training.recipe, training.model, training.folder
+    state, parts = State(), halves(model)
+    if training.resume and (folder / CHECKPOINT).exists():
         state = restore_weights(folder / CHECKPOINT, model)
     for number, stage in enumerate(recipe.plan()):
         if number < state.stage:
             continue
-        began = state.epoch > 0 or state.batch > 0
-        if stage.fresh_head and not began:
+        if stage.fresh_head and not state.began:
             reset_head(model, recipe.seed + number)
         FREEZE[stage.layers](model)
-        _train_stage(recipe, tree, model, films, valid, folder, number, state, selftrained, tensorboard,
-                     checkpoint_every, seen)
+        # The frozen part gives the same features in every epoch, unless films are changed at random.
+        kind = HeadRun if stage.layers == "head" and not recipe.augment else StageRun
+        kind(training, number, state, parts).run()
         if stage.keep != "last":
             restore_weights(folder / BEST, model)
         save_model(model, folder / f"{stage.name}.keras")  # before the checkpoint after which it is not written again
@@ -152,190 +109,200 @@ def train(recipe: Recipe, tree: hierarchy.Tree, model: keras.Model, films: Films
     unfreeze(model)
     save_model(model, folder / "model.keras")
     (folder / BEST).unlink(missing_ok=True)
-    return model
+    return parts
 
 
-def _train_stage(recipe, tree, model, films, valid, folder, number, state, selftrained, tensorboard, every,
-                 seen) -> None:
-    stage = recipe.plan()[number]
-    rows, targets = stage_targets(recipe, tree, films, stage, selftrained=selftrained)
-    if not len(rows):
-        raise InputError(f"{stage.name}: no film to learn from; expected at least one whose parents are present "
-                         f"(--ct-rows {recipe.ct_rows}, policy {recipe.policy})")
-    log.info("%s: %s films, %s, %s", stage.name, f"{len(rows):,}",
-             TRAINS[stage.layers], stage.loss)
-    valid_targets = labels.hard_targets(valid.raw, "u-ignore", blank=recipe.blank)
-    loss = stage_loss(stage.loss, targets, tree)
-    on_features = stage.layers == "head" and not recipe.augment
-    if on_features:  # the frozen part gives the same features in every epoch: compute them once
-        trained, inputs, valid_inputs = _head_on_features(model, films, valid, rows, stage)
-    else:
-        trained = model
-    pieces = Pieces.of(stage.batch_size, 0 if on_features else recipe.micro_batch)
-    _compile(trained, stage, recipe, loss, pieces, targets.shape[1:])
-    running = restore_optimizer(folder / CHECKPOINT, trained) if state.epoch or state.batch else []
-    for epoch in range(state.epoch, stage.epochs):
-        if _stopped_early(stage, state.losses(stage.name)):
-            break
-        if recipe.lsr_draw == "epoch":
-            targets = stage_targets(recipe, tree, films, stage, epoch, selftrained)[1]
-        order = epoch_order(len(rows), recipe.seed, number, epoch)
-        done, total = state.batch, -(-len(rows) // stage.batch_size)
-        left = order[done * stage.batch_size:]
-        began = time.monotonic() - state.seconds
-        bar = Bar(f"{stage.name} epoch {epoch + 1}/{stage.epochs}", len(rows), done=len(rows) - len(left))
-        bar.quiet |= on_features  # its epochs take a second
+class StageRun:
+    """One stage of a training: its films once an epoch through all layers, the validation films after each.
 
-        def save(trained, batch, began=began):
-            state.batch, state.seconds = batch, time.monotonic() - began
-            save_checkpoint(folder / CHECKPOINT, model, trained.optimizer, state, running_loss(trained))
+    Args:
+        training: what the stages share.
+        number: the stage's place in the recipe.
+        state: how far the training has come; is moved on.
+        parts: the model's two halves, for validation.
+    """
 
-        callbacks = [_schedule(stage, state), Shown(bar, len(left), pieces.size),
-                     StopWhereLossBreaks(stage.name, films.keys[rows[order]], stage.batch_size, pieces.count, done),
-                     WithinEpoch(save, 0 if on_features else every, pieces.count, done, total, running)]
-        running = []
-        if pieces.count > 1 and recipe.precision == "mixed_float16":
-            callbacks.append(WholeSteps(pieces.count))
-        if tensorboard:
-            callbacks.append(keras.callbacks.TensorBoard(folder / "tensorboard" / stage.name, write_graph=False))
-        if on_features:
-            history = trained.fit(inputs[order], targets[order], batch_size=stage.batch_size, shuffle=False, verbose=0,
-                                  initial_epoch=epoch, epochs=epoch + 1, callbacks=callbacks)
-            outputs = trained.predict(valid_inputs, batch_size=1024, verbose=0)
-        else:
-            draw = (recipe.seed, number, epoch)
-            some, truth = rows[left], targets[left]
-            if pieces.count > 1:
-                some, truth = pieces.cut(some, truth, loss)
-            batches = films.batches(some, truth, pieces.size, recipe.augment, draw)
-            with film_errors():
-                history = trained.fit(batches, shuffle=False, verbose=0, initial_epoch=epoch, epochs=epoch + 1,
-                                      callbacks=callbacks)
-            outputs = _outputs(trained, valid, pieces.size)
-        bar.close()
-        if seen is not None:
-            seen(stage.name, epoch + 1, present(outputs))
-        row = {"stage": stage.name, "epoch": epoch + 1, "learning_rate": float(trained.optimizer.learning_rate),
-               "films": len(rows), "loss": history.history["loss"][-1],
-               **_validated(loss, outputs, valid_targets, valid.labels), "seconds": time.monotonic() - began}
-        improved = not row["valid_loss"] >= min(state.losses(stage.name), default=np.inf)
+    quick = False  # whether an epoch takes seconds: it is then neither shown nor saved within
+
+    def __init__(self, training: Training, number: int, state: State, parts: Halves):
+        self.training, self.number, self.state, self.parts = training, number, state, parts
+        self.recipe, self.stage = training.recipe, training.recipe.plan()[number]
+        self.rows, self.targets = self._targets(epoch=0)
+        log.info("%s: %s films, %s, %s", self.stage.name, f"{len(self.rows):,}", TRAINS[self.stage.layers],
+                 self.stage.loss)
+        self.loss = losses.build(self.stage.loss, self.targets, training.tree)
+        # Never smoothed: what is uncertain does not count.
+        self.valid_targets = labels.hard_targets(training.valid.raw, "u-ignore", blank=self.recipe.blank)
+        self.pieces = Pieces.of(self.stage.batch_size, self.recipe.micro_batch)
+        self.network = training.model
+        self.prepare()
+        compile_for(self.network, self.recipe, self.stage, self.loss, self.pieces, self.targets.shape[1:])
+        self.running = restore_optimizer(training.folder / CHECKPOINT, self.network) if state.began else []
+
+    def _targets(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        return stage_targets(self.recipe, self.training.tree, self.training.films, self.stage, epoch,
+                             self.training.selftrained)
+
+    def prepare(self) -> None:
+        """What is done once, before the first epoch."""
+
+    def run(self) -> None:
+        """All epochs that are left, unless validation says that the stage is over."""
+        for epoch in range(self.state.epoch, self.stage.epochs):
+            if stopped_early(self.stage, self.state.losses(self.stage.name)):
+                break
+            self.epoch(epoch)
+
+    def epoch(self, epoch: int) -> None:
+        """Learn from every film once, validate, and keep what came out.
+
+        Args:
+            epoch: counted from 0.
+        """
+        if self.recipe.lsr_draw == "epoch":
+            self.targets = self._targets(epoch)[1]
+        self.began = time.monotonic() - self.state.seconds
+        loss = self.fit(epoch)
+        outputs = self.validate()
+        if self.training.seen is not None:
+            self.training.seen(self.stage.name, epoch + 1, present(outputs))
+        self.keep({"stage": self.stage.name, "epoch": epoch + 1,
+                   "learning_rate": float(self.network.optimizer.learning_rate), "films": len(self.rows), "loss": loss,
+                   **validated(self.loss, outputs, self.valid_targets, self.training.valid.labels),
+                   "seconds": time.monotonic() - self.began})
+
+    def fit(self, epoch: int) -> float:
+        """Learn from the epoch's films that are left; their mean loss, with that of those before a stop."""
+        order = epoch_order(len(self.rows), self.recipe.seed, self.number, epoch)
+        left = order[self.state.batch * self.stage.batch_size:]
+        name = f"{self.stage.name} epoch {epoch + 1}/{self.stage.epochs}"
+        bar = Bar(name, len(order), done=len(order) - len(left), quiet=self.quick)
+        with closing(bar), film_errors():
+            history = self.network.fit(
+                **self.inputs(left, epoch), shuffle=False, verbose=0, initial_epoch=epoch, epochs=epoch + 1,
+                callbacks=self.callbacks(order, Shown(bar, len(left), self.pieces.size)))
+        self.running = []
+        return history.history["loss"][-1]
+
+    def inputs(self, order: np.ndarray, epoch: int) -> dict:
+        """What Keras' `fit` reads: films decoded and drawn batch by batch.
+
+        Args:
+            order: int (m,), places in `rows`.
+            epoch: decides the augmentations' draws.
+        """
+        rows, targets = self.rows[order], self.targets[order]
+        if self.pieces.count > 1:
+            rows, targets = self.pieces.cut(rows, targets, self.loss)
+        draw = (self.recipe.seed, self.number, epoch)
+        return {"x": self.training.films.batches(rows, targets, self.pieces.size, self.recipe.augment, draw)}
+
+    def callbacks(self, order: np.ndarray, shown: Shown) -> list[keras.callbacks.Callback]:
+        """The rate, the checks, the checkpoints within the epoch."""
+        done, count = self.state.batch, self.pieces.count
+        total = -(-len(order) // self.stage.batch_size)
+        every = 0 if self.quick else self.training.checkpoint_every
+        found = [schedule(self.stage, self.state.losses(self.stage.name)), shown,
+                 StopWhereLossBreaks(self.stage.name, self.training.films.keys[self.rows[order]],
+                                     self.stage.batch_size, count, done),
+                 WithinEpoch(self.save_batch, every, count, done, total, self.running)]
+        if count > 1 and self.recipe.precision == "mixed_float16":
+            found.append(WholeSteps(count))
+        if self.training.tensorboard:
+            found.append(keras.callbacks.TensorBoard(self.training.folder / "tensorboard" / self.stage.name,
+                                                     write_graph=False))
+        return found
+
+    def validate(self) -> np.ndarray:
+        """The network's outputs for the validation films: float32 (n, labels), or (n, labels, 3)."""
+        return _outputs(self.parts, self.training.valid, self.pieces.size)
+
+    def save_batch(self, network: keras.Model, batch: int) -> None:
+        """A checkpoint within the epoch.
+
+        Args:
+            network: what is trained.
+            batch: batches that are done.
+        """
+        self.state.batch, self.state.seconds = batch, time.monotonic() - self.began
+        save_checkpoint(self.training.folder / CHECKPOINT, self.training.model, network.optimizer, self.state,
+                        running_loss(network))
+
+    def keep(self, row: dict) -> None:
+        """Write the finished epoch's row and weights, and those of the best epoch so far where the recipe keeps it."""
+        folder, state = self.training.folder, self.state
+        improved = not row["valid_loss"] >= min(state.losses(self.stage.name), default=np.inf)
         state.log.append(row)
-        state.epoch, state.batch, state.seconds = epoch + 1, 0, 0.0
-        if stage.keep != "last" and improved:
-            save_checkpoint(folder / BEST, model, None, state)
-        save_checkpoint(folder / CHECKPOINT, model, trained.optimizer, state)
+        state.epoch, state.batch, state.seconds = row["epoch"], 0, 0.0
+        if self.stage.keep != "last" and improved:
+            save_checkpoint(folder / BEST, self.training.model, None, state)
+        save_checkpoint(folder / CHECKPOINT, self.training.model, self.network.optimizer, state)
         write_log(folder / "log.csv", state.log)
-        log.log(logging.DEBUG if on_features and epoch + 1 < stage.epochs else logging.INFO,
-                "%s epoch %d: loss %.4f, valid loss %.4f, valid AUROC %.3f, rate %.0e", stage.name, epoch + 1,
-                row["loss"], row["valid_loss"], row["valid_auroc"], row["learning_rate"])
+        self.say(row)
+
+    def say(self, row: dict, level: int = logging.INFO) -> None:
+        """The epoch in one line."""
+        log.log(level, "%s epoch %d: loss %.4f, valid loss %.4f, valid AUROC %.3f, rate %.0e", self.stage.name,
+                row["epoch"], row["loss"], row["valid_loss"], row["valid_auroc"], row["learning_rate"])
 
 
-def stage_loss(name: str, targets: np.ndarray, tree: hierarchy.Tree) -> losses.MaskedLoss:
-    """The loss a stage names, with the numbers that it takes from the training targets or from the tree.
+class HeadRun(StageRun):
+    """A stage that trains the last Dense layer alone: on features, which the frozen layers give once for all epochs.
+
+    Source: Pham et al. 2019, section 3.2, second stage.
+    """
+
+    quick = True
+
+    def prepare(self) -> None:
+        """Compute the features of all films."""
+        self.network, self.pieces = self.parts.head, Pieces.of(self.stage.batch_size, 0)
+        valid = np.arange(len(self.training.valid))
+        with closing(Bar(f"{self.stage.name} features", len(self.rows) + len(valid))) as bar:
+            self.features, self.valid_features = (
+                features_of(self.parts, films, rows, self.stage.batch_size, bar)
+                for films, rows in ((self.training.films, self.rows), (self.training.valid, valid)))
+
+    def inputs(self, order: np.ndarray, epoch: int) -> dict:
+        """Features, in the epoch's order."""
+        return {"x": self.features[order], "y": self.targets[order], "batch_size": self.stage.batch_size}
+
+    def validate(self) -> np.ndarray:
+        """Outputs from the validation films' features."""
+        return self.network.predict(self.valid_features, batch_size=1024, verbose=0)
+
+    def say(self, row: dict, level: int = logging.INFO) -> None:
+        """The last epoch in one line."""
+        super().say(row, logging.INFO if row["epoch"] == self.stage.epochs else logging.DEBUG)
+
+
+def features_of(parts: Halves, films: Films, rows: np.ndarray, batch_size: int, bar: Bar | None = None) -> np.ndarray:
+    """What goes into the last Dense layer: float32 (len(rows), k).
 
     Args:
-        name: a row of losses.LOSSES, perhaps with options (see losses.build).
-        targets: float (n, labels) or (n, labels, 3), the stage's own, NaN where a cell does not count.
-        tree: the hierarchy of the labels.
-
-    Raises:
-        InputError: there is no such loss.
+        parts: the model's two halves.
+        films: where the films come from.
+        rows: int (n,), places in `films`.
+        batch_size: films at once.
+        bar: a progress line to move on.
     """
-    return losses.build(name, targets, tree)
-
-
-def outputs_of(model: keras.Model, films: Films, batch_size: int = 32) -> np.ndarray:
-    """p(finding is present) for all films in their own order, before any chain rule: float32 (n, labels)."""
-    return present(_outputs(model, films, batch_size))
-
-
-def _outputs(model: keras.Model, films: Films, batch_size: int) -> np.ndarray:
+    shown = [] if bar is None else [Shown(bar, len(rows), batch_size)]
     with film_errors():
-        return model.predict(films.batches(np.arange(len(films)), batch_size=batch_size), verbose=0)
+        values = parts.features.predict(films.batches(rows, batch_size=batch_size), verbose=0, callbacks=shown)
+    return values.astype(np.float32)
 
 
-def _validated(loss, outputs: np.ndarray, targets: np.ndarray, names: tuple[str, ...]) -> dict:
-    """Loss and AUROC of the validation films.
+def outputs_of(model: keras.Model | Halves, films: Films, batch_size: int = 32) -> np.ndarray:
+    """p(finding is present) for all films in their own order, before any chain rule: float32 (n, labels).
 
     Args:
-        loss: the stage's own; three classes are judged as two, by the cross-entropy of positive against negative
-            (CheXpertNet, section 4.3).
-        outputs: (n, labels) or (n, labels, 3).
-        targets: (n, labels), never smoothed: 1, 0, NaN where the label is uncertain or does not count.
-        names: of the labels.
+        model: whole, or its two halves from `train`, which need no new trace.
+        films: where the films come from.
+        batch_size: films at once.
     """
-    loss, outputs = (losses.BCE(), present(outputs)) if outputs.ndim == 3 else (loss, outputs)
-    value = float(keras.ops.convert_to_numpy(loss(targets, outputs)))
-    five = [names.index(label) for label in labels.COMPETITION_LABELS if label in names] or list(range(len(names)))
-    areas = np.array([auroc(outputs[counts, k], targets[counts, k])
-                      for k in five for counts in [~np.isnan(targets[:, k])]])
-    known = ~np.isnan(areas)
-    return {"valid_loss": value, "valid_auroc": float(areas[known].mean()) if known.any() else float("nan"),
-            "valid_auroc_labels": int(known.sum())}
+    return present(_outputs(model if isinstance(model, Halves) else halves(model), films, batch_size))
 
 
-def _head_on_features(model, films, valid, rows, stage):
-    features = feature_model(model)
-    bar = Bar(f"{stage.name} features", len(rows) + len(valid))
-    parts = []
-    for chosen, source in ((rows, films), (np.arange(len(valid)), valid)):
-        with film_errors():
-            values = features.predict(source.batches(chosen, batch_size=stage.batch_size), verbose=0)
-        bar.add(len(chosen))
-        parts.append(values.astype(np.float32))
-    bar.close()
-    return head_model(model), *parts
-
-
-def _compile(trained: keras.Model, stage: Stage, recipe: Recipe, loss: losses.MaskedLoss, pieces: Pieces,
-             cells: tuple[int, ...]) -> None:
-    """Compile; a network that is compiled for this loss already only gets its optimizer reset, for tracing a large
-    network once more takes longer than many a small training (experiments train one network many times)."""
-    if (trained.compiled and recipe.precision == "float32" and isinstance(trained.loss, losses.MaskedLoss)
-            and trained.loss.get_config() == loss.get_config() and trained.optimizer.built
-            and trained.optimizer.epsilon == stage.epsilon
-            and len(trained.optimizer.variables) == 2 * len(trained.trainable_variables) + 2):
-        for variable in trained.optimizer.variables[:1] + trained.optimizer.variables[2:]:  # all but the learning rate
-            variable.assign(keras.ops.zeros_like(variable))
-        return
-    if pieces.count > 1:
-        loss = PieceLoss(loss, cells, pieces.count)
-    trained.compile(optimizer=_optimizer(stage, recipe, pieces), loss=loss, jit_compile=_jit())
-
-
-def _optimizer(stage: Stage, recipe: Recipe, pieces: Pieces):
-    adam = keras.optimizers.Adam(stage.learning_rate, beta_1=0.9, beta_2=0.999, epsilon=stage.epsilon,
-                                 gradient_accumulation_steps=pieces.count if pieces.count > 1 else None)
-    return keras.optimizers.LossScaleOptimizer(adam) if recipe.precision == "mixed_float16" else adam
-
-
-def _schedule(stage: Stage, state: State):
-    if stage.schedule == "divide":
-        return LearningRateDrop(stage.learning_rate, stage.learning_rate_drop, stage.drop_every)
-    rate = stage.learning_rate
-    if stage.schedule == "plateau":
-        rate = plateau_rate(stage, state.losses(stage.name))
-    return LearningRateDrop(rate, 1.0)
-
-
-def _stopped_early(stage: Stage, valid_losses: list[float]) -> bool:
-    if not stage.stop_after or not valid_losses:
-        return False
-    return len(valid_losses) - 1 - int(np.argmin(valid_losses)) >= stage.stop_after
-
-
-def _jit() -> str | bool:
-    # XLA takes minutes to compile a DenseNet-121 for TensorFlow on the CPU; elsewhere Keras' own choice is good.
-    if keras.backend.backend() == "tensorflow" and not keras.distribution.list_devices("gpu"):
-        return False
-    return "auto"
-
-
-def write_log(path: Path, rows: list[dict]) -> None:
-    """Write log.csv whole: one row per finished epoch of every stage."""
-    text = io.StringIO()
-    table = csv.DictWriter(text, LOG_COLUMNS, lineterminator=os.linesep)
-    table.writeheader()
-    for row in rows:
-        table.writerow({name: f"{value:.6g}" if isinstance(value, float) else value for name, value in row.items()})
-    write_text(path, text.getvalue())
+def _outputs(parts: Halves, films: Films, batch_size: int) -> np.ndarray:
+    features = features_of(parts, films, np.arange(len(films)), batch_size)
+    return parts.head.predict(features, batch_size=1024, verbose=0)

@@ -31,7 +31,7 @@ def train(args: argparse.Namespace) -> None:
 
         tf.config.experimental.enable_op_determinism()
     from chexpert_hier.network import losses, model
-    from chexpert_hier.training import stages
+    from chexpert_hier.training.targets import epoch_order
 
     random, clock = np.random.default_rng(0), CLOCKS[args.clock]
     targets = random.choice(np.array([1, 0], np.float32), (args.films, len(CHEXPERT_LABELS)))
@@ -39,7 +39,7 @@ def train(args: argparse.Namespace) -> None:
     network = model.build_model(args.arch, CHEXPERT_LABELS, "none", args.image_size, seed=0)
     network.compile(keras.optimizers.Adam(1e-3), losses.BCE(), jit_compile=False)
     for epoch in range(2):
-        rows = stages.epoch_order(args.films, 0, 0, epoch)
+        rows = epoch_order(args.films, 0, 0, epoch)
         began = clock()
         order = batches.Batches(crops, rows, 32, normalisation.IMAGENET, args.image_size, targets[rows])
         network.fit(batches.stream(order),

@@ -23,7 +23,7 @@ from chexpert_hier import commands, recipes
 from chexpert_hier.datasets import reading
 from chexpert_hier.labels import CHEXPERT_LABELS
 from chexpert_hier.prepare import cache
-from chexpert_hier.training import stages
+from chexpert_hier.training.targets import epoch_order
 
 from . import find_films, report
 
@@ -78,7 +78,7 @@ def main(argv: list[str] | None = None) -> int:
         began = time.perf_counter()
         source = cache.Cache.open(place, dataset, recipes.PHAM2019).source(dataset)
         opened = time.perf_counter() - began
-        order = stages.epoch_order(len(dataset), 0, 0, 0)
+        order = epoch_order(len(dataset), 0, 0, 0)
         began = time.perf_counter()
         for start in range(0, len(order), 32):
             source(order[start:start + 32])

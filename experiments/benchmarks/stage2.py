@@ -41,8 +41,8 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     clock = CLOCKS[args.clock]
     keras = commands.import_keras()
-    from chexpert_hier.network import model
-    from chexpert_hier.training import stages
+    from chexpert_hier.network import losses, model
+    from chexpert_hier.training.targets import epoch_order
 
     random = np.random.default_rng(0)
     crops = batches.CropSource(random.integers(0, 256, (args.films, 224, 224), dtype=np.uint8))
@@ -50,7 +50,7 @@ def main(argv: list[str] | None = None) -> int:
     network = model.build_model(args.arch, CHEXPERT_LABELS, "none", args.image_size, seed=0)
     model.freeze_all_but_head(network)
     features, head = model.feature_model(network), model.head_model(network)
-    loss = stages.losses.BCE()
+    loss = losses.BCE()
     for trained in (network, head):
         trained.compile(keras.optimizers.Adam(RATE), loss, jit_compile=False)
     begin, begin_head = ([np.array(value) for value in trained.get_weights()] for trained in (network, head))
@@ -59,7 +59,7 @@ def main(argv: list[str] | None = None) -> int:
         return batches.stream(batches.Batches(crops, rows, BATCH, normalisation.IMAGENET, args.image_size, truth))
 
     def order(epoch):
-        return stages.epoch_order(args.films, 0, 1, epoch)
+        return epoch_order(args.films, 0, 1, epoch)
 
     def through(epochs=EPOCHS, films=None):
         for epoch in range(epochs):

@@ -5,11 +5,10 @@ from dataclasses import replace
 import keras
 import numpy as np
 import pytest
-from test_training import FIRST, RECIPE, TREE, Films, weights_of
+from test_training import FIRST, RECIPE, TREE, Films, train, weights_of
 
 from chexpert_hier.labels import CHEXPERT_LABELS
 from chexpert_hier.network import losses, model
-from chexpert_hier.training import stages
 from chexpert_hier.training.microbatch import PieceLoss, Pieces, WholeSteps
 
 
@@ -52,7 +51,7 @@ def test_training_in_pieces_equals_training_with_the_whole_batch(tmp_path, count
     results, rows = [], []
     for name, most in (("whole", 0), ("pieces", 4)):
         network = without_batchnorm()
-        stages.train(replace(recipe, micro_batch=most), TREE, network, Films(count), Films(12, 1), tmp_path / name)
+        train(replace(recipe, micro_batch=most), TREE, network, Films(count), Films(12, 1), tmp_path / name)
         results.append(weights_of(network))
         rows.append([float(line.split(",")[5]) for line in (tmp_path / name / "log.csv").read_text().splitlines()[1:]])
     for ours, theirs in zip(*results):
@@ -77,7 +76,7 @@ def test_float16_trains_in_pieces(tmp_path):
     try:
         network = model.build_model("tiny", CHEXPERT_LABELS, "none", 32, seed=0)
         recipe = replace(RECIPE, policy="u-ones", precision="mixed_float16", micro_batch=3)
-        stages.train(recipe, TREE, network, Films(40), Films(12, 1), tmp_path)
+        train(recipe, TREE, network, Films(40), Films(12, 1), tmp_path)
     finally:
         keras.config.set_dtype_policy(policy)
     assert all(np.isfinite(value).all() for value in weights_of(network))

@@ -12,9 +12,10 @@ from chexpert_hier.errors import InputError
 from chexpert_hier.films import normalisation
 from chexpert_hier.films.batches import Batches, CropSource, stream
 from chexpert_hier.labels import CHEXPERT_LABELS
-from chexpert_hier.network import model
+from chexpert_hier.network import losses, model
 from chexpert_hier.training import callbacks, stages
 from chexpert_hier.training.checkpoint import save_checkpoint
+from chexpert_hier.training.targets import epoch_order, stage_targets
 
 TREE = hierarchy.CHEXPERT_TREE
 LO, ECM, CM, CO, PN, PE = (CHEXPERT_LABELS.index(name) for name in (
@@ -51,6 +52,10 @@ def fresh(seed: int = 0) -> keras.Model:
     return model.build_model("tiny", CHEXPERT_LABELS, "none", 32, seed=seed, batchnorm_momentum=0.9)
 
 
+def train(*arguments, **options):
+    return stages.train(stages.Training(*arguments, **options))
+
+
 def weights_of(network: keras.Model) -> list[np.ndarray]:
     return [np.array(value) for value in network.get_weights()]
 
@@ -83,12 +88,12 @@ def test_stage_one_by_hand():
     raw[3, CO] = 1                    # Consolidation alone opens no row
     films = Films(4)
     films.raw = raw
-    rows, targets = stages.stage_targets(replace(RECIPE, policy="u-ones+ct"), TREE, films, FIRST)
+    rows, targets = stage_targets(replace(RECIPE, policy="u-ones+ct"), TREE, films, FIRST)
     assert rows.tolist() == [0, 1, 2]
     assert np.isnan(targets[:, [LO, ECM]]).all() and not np.isnan(np.delete(targets, [LO, ECM], axis=1)).any()
     assert targets[:, PN].tolist() == [1, 1, 0] and targets[:, CM].tolist() == [0, 0, 1]
     union = replace(RECIPE, policy="u-ones+ct", ct_rows="union")
-    rows, targets = stages.stage_targets(union, TREE, films, FIRST)
+    rows, targets = stage_targets(union, TREE, films, FIRST)
     assert rows.tolist() == [0, 1, 2]
     assert targets[0, PN] == 1 and np.isnan(targets[1, PN]) and targets[1, CO] == 0
     assert targets[2, CM] == 1 and np.isnan(targets[2, CO])
@@ -105,7 +110,7 @@ def test_stage_two_may_keep_children_conditional_and_refit_only_what_stage_one_l
     recipe = replace(RECIPE, policy="u-ones+ct")
 
     def counted(recipe=recipe, **changes):
-        rows, targets = stages.stage_targets(recipe, TREE, films, replace(SECOND, **changes))
+        rows, targets = stage_targets(recipe, TREE, films, replace(SECOND, **changes))
         assert rows.tolist() == [0, 1, 2]
         return ~np.isnan(targets)
 
@@ -122,7 +127,7 @@ def test_stage_two_may_keep_children_conditional_and_refit_only_what_stage_one_l
 
 def test_columns_that_stage_two_does_not_fit_stay_bit_for_bit(tmp_path):
     recipe = replace(RECIPE, stages=(FIRST, replace(SECOND, labels="parents")))
-    stages.train(recipe, TREE, fresh(), Films(40), Films(12, 1), tmp_path)
+    train(recipe, TREE, fresh(), Films(40), Films(12, 1), tmp_path)
     first, final = (model.load_model(tmp_path / name).get_layer("findings").get_weights()
                     for name in ("stage1.keras", "model.keras"))
     for before, after in zip(first, final):
@@ -132,8 +137,8 @@ def test_columns_that_stage_two_does_not_fit_stay_bit_for_bit(tmp_path):
 
 def test_the_random_control_has_as_many_films_and_all_cells():
     films = Films(200)
-    conditional = stages.stage_targets(RECIPE, TREE, films, FIRST)[0]
-    rows, targets = stages.stage_targets(RECIPE, TREE, films, replace(FIRST, rows="random"))
+    conditional = stage_targets(RECIPE, TREE, films, FIRST)[0]
+    rows, targets = stage_targets(RECIPE, TREE, films, replace(FIRST, rows="random"))
     assert abs(len(rows) - len(conditional)) <= 1 and rows.tolist() != conditional.tolist()
     assert not np.isnan(targets[:, PE]).any()
 
@@ -151,14 +156,14 @@ def test_three_classes_are_validated_as_two(tmp_path):
 
 
 def test_every_film_once_per_epoch_in_an_order_of_seed_and_epoch():
-    orders = [stages.epoch_order(50, 3, 0, epoch) for epoch in (0, 1)]
+    orders = [epoch_order(50, 3, 0, epoch) for epoch in (0, 1)]
     assert sorted(orders[0]) == list(range(50)) and orders[0].tolist() != orders[1].tolist()
-    assert orders[0].tolist() == stages.epoch_order(50, 3, 0, 0).tolist()
+    assert orders[0].tolist() == epoch_order(50, 3, 0, 0).tolist()
 
 
 def test_stage_two_changes_the_head_alone_and_batchnorm_stays_as_it_was(tmp_path):
     network, films = fresh(), Films(40)
-    stages.train(RECIPE, TREE, network, films, Films(12, 1), tmp_path)
+    train(RECIPE, TREE, network, films, Films(12, 1), tmp_path)
     first, final = (model.load_model(tmp_path / name) for name in ("stage1.keras", "model.keras"))
     changed = [a.path for a, b in zip(first.weights, final.weights) if not np.array_equal(a, b)]
     assert changed == [weight.path for weight in final.get_layer("findings").weights]
@@ -169,15 +174,13 @@ def test_stage_two_on_features_equals_fitting_through_the_frozen_network(tmp_pat
     films, valid = Films(40), Films(12, 1)
     recipe = replace(RECIPE, policy="u-ones+lsr", stages=(replace(FIRST, rows="all", epochs=1), SECOND))
     on_features = fresh()
-    stages.train(recipe, TREE, on_features, films, valid, tmp_path / "a")
-    calls = []
+    train(recipe, TREE, on_features, films, valid, tmp_path / "a")
     through = fresh()
-    monkeypatch.setattr(stages, "_head_on_features", lambda *a: calls.append(a))
+    monkeypatch.setattr(stages.HeadRun, "prepare", lambda self: pytest.fail("features of augmented films"))
     # An augmentation that does nothing sends stage 2 through the whole network.
     monkeypatch.setattr(films, "batches", lambda rows, targets=None, batch_size=32, augment=(), draw=(0, 0):
                         Films.batches(films, rows, targets, batch_size, (), draw))
-    stages.train(replace(recipe, augment=("hflip",)), TREE, through, films, valid, tmp_path / "b")
-    assert not calls
+    train(replace(recipe, augment=("hflip",)), TREE, through, films, valid, tmp_path / "b")
     for ours, theirs in zip(weights_of(on_features), weights_of(through)):
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
@@ -185,7 +188,7 @@ def test_stage_two_on_features_equals_fitting_through_the_frozen_network(tmp_pat
 def test_a_resumed_run_ends_with_the_weights_and_the_log_of_an_uninterrupted_one(tmp_path, monkeypatch):
     recipe = replace(RECIPE, stages=(replace(FIRST, epochs=2), replace(SECOND, epochs=2)))
     whole = fresh()
-    stages.train(recipe, TREE, whole, Films(40), Films(12, 1), tmp_path / "whole")
+    train(recipe, TREE, whole, Films(40), Films(12, 1), tmp_path / "whole")
     saved, save = [], save_checkpoint
 
     class Killed(BaseException):
@@ -205,10 +208,10 @@ def test_a_resumed_run_ends_with_the_weights_and_the_log_of_an_uninterrupted_one
         folder = tmp_path / f"killed{count}"
         monkeypatch.setattr(stages, "save_checkpoint", killed_after(count))
         with pytest.raises(Killed):
-            stages.train(recipe, TREE, fresh(), Films(40), Films(12, 1), folder)
+            train(recipe, TREE, fresh(), Films(40), Films(12, 1), folder)
         monkeypatch.setattr(stages, "save_checkpoint", save)
         again = fresh(seed=99)  # what it starts from does not matter
-        stages.train(recipe, TREE, again, Films(40), Films(12, 1), folder, resume=True)
+        train(recipe, TREE, again, Films(40), Films(12, 1), folder, resume=True)
         for ours, theirs in zip(weights_of(again), weights_of(whole)):
             np.testing.assert_allclose(ours, theirs, atol=1e-6)
         logs = [[line.rsplit(",", 1)[0] for line in (place / "log.csv").read_text().splitlines()]
@@ -222,7 +225,7 @@ def test_a_network_trained_again_from_the_same_weights_gives_the_same_weights_wi
     results = []
     for name in ("a", "b"):
         network.set_weights(start)
-        stages.train(recipe, TREE, network, Films(40), Films(12, 1), tmp_path / name)
+        train(recipe, TREE, network, Films(40), Films(12, 1), tmp_path / name)
         results.append(weights_of(network))
         function = network.train_function
     assert network.train_function is function
@@ -234,29 +237,29 @@ def test_a_loss_that_is_not_finite_names_stage_epoch_batch_and_films(tmp_path):
     network, films = fresh(), Films(40)
     network.set_weights([np.full_like(value, np.nan) for value in network.get_weights()])
     with pytest.raises(InputError, match=r"stage1, epoch 1, batch 1: .*patient\d{5}/study1"):
-        stages.train(RECIPE, TREE, network, films, Films(12, 1), tmp_path)
+        train(RECIPE, TREE, network, films, Films(12, 1), tmp_path)
 
 
 def test_no_film_to_learn_from_is_said(tmp_path):
     films = Films(10)
     films.raw[:] = 0
     with pytest.raises(InputError, match="no film to learn from"):
-        stages.train(RECIPE, TREE, fresh(), films, Films(4, 1), tmp_path)
+        train(RECIPE, TREE, fresh(), films, Films(4, 1), tmp_path)
 
 
 def test_another_networks_checkpoint_is_refused(tmp_path):
-    stages.train(replace(RECIPE, policy="u-ones"), TREE, fresh(), Films(20), Films(4, 1), tmp_path)
+    train(replace(RECIPE, policy="u-ones"), TREE, fresh(), Films(20), Films(4, 1), tmp_path)
     other = model.build_model("tiny", CHEXPERT_LABELS[:5], "none", 32)
     with pytest.raises(InputError, match="another network"):
-        stages.train(replace(RECIPE, policy="u-ones"), TREE, other, Films(20), Films(4, 1), tmp_path, resume=True)
+        train(replace(RECIPE, policy="u-ones"), TREE, other, Films(20), Films(4, 1), tmp_path, resume=True)
 
 
-@pytest.mark.parametrize("name", stages.losses.LOSSES)
+@pytest.mark.parametrize("name", losses.LOSSES)
 def test_every_loss_is_made_from_targets_and_tree(name):
     targets = np.random.default_rng(0).integers(0, 2, (30, 14)).astype(np.float32)
     if name == "three_class":
         targets = np.eye(3, dtype=np.float32)[np.random.default_rng(0).integers(0, 3, (30, 14))]
-    loss = stages.stage_loss(name, targets, TREE)
+    loss = losses.build(name, targets, TREE)
     value = float(keras.ops.convert_to_numpy(loss(targets, np.full(targets.shape, 0.4, np.float32))))
     assert np.isfinite(value) and value > 0
 
@@ -265,7 +268,7 @@ def test_every_loss_is_made_from_targets_and_tree(name):
 def test_a_run_killed_within_an_epoch_goes_on_from_its_last_batch_with_the_same_bits(tmp_path, monkeypatch, every):
     recipe = replace(RECIPE, policy="u-ones+lsr", stages=(replace(FIRST, rows="all", epochs=2),))
     whole = fresh()
-    stages.train(recipe, TREE, whole, Films(44), Films(12, 1), tmp_path / "whole", checkpoint_every=every)
+    train(recipe, TREE, whole, Films(44), Films(12, 1), tmp_path / "whole", checkpoint_every=every)
     save, saved = save_checkpoint, []
 
     class Killed(BaseException):
@@ -279,10 +282,10 @@ def test_a_run_killed_within_an_epoch_goes_on_from_its_last_batch_with_the_same_
 
     monkeypatch.setattr(stages, "save_checkpoint", killed)
     with pytest.raises(Killed):
-        stages.train(recipe, TREE, fresh(), Films(44), Films(12, 1), tmp_path / "killed", checkpoint_every=every)
+        train(recipe, TREE, fresh(), Films(44), Films(12, 1), tmp_path / "killed", checkpoint_every=every)
     monkeypatch.setattr(stages, "save_checkpoint", save)
     again, films = fresh(seed=99), Films(44)
-    stages.train(recipe, TREE, again, films, Films(12, 1), tmp_path / "killed", resume=True)
+    train(recipe, TREE, again, films, Films(12, 1), tmp_path / "killed", resume=True)
     assert [len(rows) for rows, targets, draw in films.asked if targets is not None] == [44 - 3 * 8]
     for ours, theirs in zip(weights_of(again), weights_of(whole)):
         np.testing.assert_array_equal(ours, theirs)
