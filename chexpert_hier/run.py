@@ -208,10 +208,10 @@ def _run(args: argparse.Namespace, settings: dict, out: Path, argv: list[str]) -
     write_text(out / "split.csv", source.dataset.films[["path", "patient", "study", "split"]].to_csv(index=False))
     network = model.build_model(recipe.arch, train.labels, recipe.weights, recipe.image_size, recipe.built_head,
                                 seed=recipe.seed, batchnorm_momentum=recipe.batchnorm_momentum)
-    parts = stages.train(stages.Training(
+    stages.train(stages.Training(
         recipe, tree, network, train, valid, out, resume=args.resume, selftrained=_selftrained(args, recipe, train),
         tensorboard=args.tensorboard, checkpoint_every=args.checkpoint_every))
-    answers = _predict(recipe, tree, parts, judged, out)
+    answers = _predict(recipe, tree, network, judged, out)
     _evaluate(recipe, tree, judged, answers, out)
     if not args.no_export:
         _export(out, judged, answers)
@@ -354,11 +354,11 @@ def _backend() -> str:
     return f"{name} {importlib.metadata.version(name)}"
 
 
-def _predict(recipe, tree, parts, valid, out: Path) -> pd.DataFrame:
+def _predict(recipe, tree, network, valid, out: Path) -> pd.DataFrame:
     """The judged films' probabilities: before the chain rule in conditional.csv, after it in predictions.csv."""
     from .training import stages
 
-    conditional = stages.outputs_of(parts, valid)
+    conditional = stages.outputs_of(network, valid)
     final = hierarchy.chain_rule(conditional, tree) if recipe.chain else conditional
     tables = {}
     for name, values in (("conditional", conditional), ("predictions", final)):

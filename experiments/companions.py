@@ -108,8 +108,8 @@ class Bench:
                 epochs.append(outputs.astype(np.float16))
 
         tree = hierarchy.named(recipe.tree, train.labels)
-        parts = stages.train(stages.Training(recipe, tree, network, train, valid, folder, seen=seen))
-        arrays = {"outputs": stages.outputs_of(parts, source.films(judged), 256), "epochs": np.stack(epochs),
+        stages.train(stages.Training(recipe, tree, network, train, valid, folder, seen=seen))
+        arrays = {"outputs": stages.outputs_of(network, source.films(judged), 256), "epochs": np.stack(epochs),
                   "log": np.array(json.dumps(pd.read_csv(folder / "log.csv").to_dict("records")))}
         return arrays | (after(network, source) if after is not None else {})
 

@@ -168,9 +168,9 @@ def _one(recipe, source, networks: dict, work: Path):
         old.unlink()
     folder.mkdir(exist_ok=True)
     tree = hierarchy.named(recipe.tree, train.labels)
-    parts = stages.train(stages.Training(recipe, tree, network, train, valid, folder))
+    stages.train(stages.Training(recipe, tree, network, train, valid, folder))
     log = pd.read_csv(folder / "log.csv").to_dict("records")
-    return stages.outputs_of(parts, valid, 256), log
+    return stages.outputs_of(network, valid, 256), log
 
 
 def _collect(args, base, dataset, chosen, seconds) -> None:

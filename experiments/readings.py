@@ -135,7 +135,7 @@ class Bench:
         folder = self.args.work / f"present-{self.args.arch}"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        stages.train(recipe, hierarchy.CHEXPERT_TREE, network, films, few, folder)
+        stages.train(stages.Training(recipe, hierarchy.CHEXPERT_TREE, network, films, few, folder))
 
     @staticmethod
     def _some(films, chosen: np.ndarray):

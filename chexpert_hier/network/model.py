@@ -6,6 +6,7 @@ saved model says what its outputs are.
 
 import logging
 import os
+import weakref
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +19,7 @@ from ..labels import positive_of_three
 from . import backbones
 
 log = logging.getLogger("chexpert_hier.network")
+_HALVES: weakref.WeakKeyDictionary[keras.Model, "Halves"] = weakref.WeakKeyDictionary()
 
 
 @keras.saving.register_keras_serializable("chexpert_hier")
@@ -204,11 +206,12 @@ class Halves(NamedTuple):
 
 
 def halves(model: keras.Model) -> Halves:
-    """Cut a model before its last Dense layer.
-
-    Whatever wants outputs or features of many films in one process shares one cut: the large half is traced once.
+    """Cut a model before its last Dense layer, the same halves whenever the same model is asked for: validation,
+    features and answers then share one trace of the large half.
     """
-    return Halves(feature_model(model), head_model(model))
+    if model not in _HALVES:
+        _HALVES[model] = Halves(feature_model(model), head_model(model))
+    return _HALVES[model]
 
 
 class _Logits(keras.layers.Layer):

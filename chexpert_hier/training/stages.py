@@ -20,7 +20,7 @@ from ..commands import Bar
 from ..films.batches import film_errors
 from ..hierarchy import Tree
 from ..network import losses
-from ..network.model import Halves, freeze_all_but_head, freeze_backbone, halves, present, reset_head, unfreeze
+from ..network.model import freeze_all_but_head, freeze_backbone, halves, present, reset_head, unfreeze
 from ..prepare.sources import Films
 from ..recipes import Recipe
 from .callbacks import Shown, StopWhereLossBreaks, WithinEpoch
@@ -78,17 +78,17 @@ class Training:
     seen: Callable[[str, int, np.ndarray], None] | None = None
 
 
-def train(training: Training) -> Halves:
+def train(training: Training) -> keras.Model:
     """Train through the recipe's stages.
 
     Returns:
-        the trained model's two halves, which have been traced: for `outputs_of`.
+        the same model, trained.
 
     Raises:
         InputError: no film is left to learn from, the loss is not finite, or the disk is full.
     """
     recipe, model, folder = training.recipe, training.model, training.folder
-    state, parts = State(), halves(model)
+    state = State()
     if training.resume and (folder / CHECKPOINT).exists():
         state = restore_weights(folder / CHECKPOINT, model)
     for number, stage in enumerate(recipe.plan()):
@@ -99,7 +99,7 @@ def train(training: Training) -> Halves:
         FREEZE[stage.layers](model)
         # The frozen part gives the same features in every epoch, unless films are changed at random.
         kind = HeadRun if stage.layers == "head" and not recipe.augment else StageRun
-        kind(training, number, state, parts).run()
+        kind(training, number, state).run()
         if stage.keep != "last":
             restore_weights(folder / BEST, model)
         save_model(model, folder / f"{stage.name}.keras")  # before the checkpoint after which it is not written again
@@ -109,7 +109,7 @@ def train(training: Training) -> Halves:
     unfreeze(model)
     save_model(model, folder / "model.keras")
     (folder / BEST).unlink(missing_ok=True)
-    return parts
+    return model
 
 
 class StageRun:
@@ -119,13 +119,12 @@ class StageRun:
         training: what the stages share.
         number: the stage's place in the recipe.
         state: how far the training has come; is moved on.
-        parts: the model's two halves, for validation.
     """
 
     quick = False  # whether an epoch takes seconds: it is then neither shown nor saved within
 
-    def __init__(self, training: Training, number: int, state: State, parts: Halves):
-        self.training, self.number, self.state, self.parts = training, number, state, parts
+    def __init__(self, training: Training, number: int, state: State):
+        self.training, self.number, self.state = training, number, state
         self.recipe, self.stage = training.recipe, training.recipe.plan()[number]
         self.rows, self.targets = self._targets(epoch=0)
         log.info("%s: %s films, %s, %s", self.stage.name, f"{len(self.rows):,}", TRAINS[self.stage.layers],
@@ -215,7 +214,7 @@ class StageRun:
 
     def validate(self) -> np.ndarray:
         """The network's outputs for the validation films: float32 (n, labels), or (n, labels, 3)."""
-        return _outputs(self.parts, self.training.valid, self.pieces.size)
+        return _outputs(self.training.model, self.training.valid, self.pieces.size)
 
     def save_batch(self, network: keras.Model, batch: int) -> None:
         """A checkpoint within the epoch.
@@ -256,11 +255,11 @@ class HeadRun(StageRun):
 
     def prepare(self) -> None:
         """Compute the features of all films."""
-        self.network, self.pieces = self.parts.head, Pieces.of(self.stage.batch_size, 0)
+        self.network, self.pieces = halves(self.training.model).head, Pieces.of(self.stage.batch_size, 0)
         valid = np.arange(len(self.training.valid))
         with closing(Bar(f"{self.stage.name} features", len(self.rows) + len(valid))) as bar:
             self.features, self.valid_features = (
-                features_of(self.parts, films, rows, self.stage.batch_size, bar)
+                features_of(self.training.model, films, rows, self.stage.batch_size, bar)
                 for films, rows in ((self.training.films, self.rows), (self.training.valid, valid)))
 
     def inputs(self, order: np.ndarray, epoch: int) -> dict:
@@ -276,11 +275,12 @@ class HeadRun(StageRun):
         super().say(row, logging.INFO if row["epoch"] == self.stage.epochs else logging.DEBUG)
 
 
-def features_of(parts: Halves, films: Films, rows: np.ndarray, batch_size: int, bar: Bar | None = None) -> np.ndarray:
+def features_of(model: keras.Model, films: Films, rows: np.ndarray, batch_size: int, bar: Bar | None = None
+                ) -> np.ndarray:
     """What goes into the last Dense layer: float32 (len(rows), k).
 
     Args:
-        parts: the model's two halves.
+        model: the whole network.
         films: where the films come from.
         rows: int (n,), places in `films`.
         batch_size: films at once.
@@ -288,21 +288,15 @@ def features_of(parts: Halves, films: Films, rows: np.ndarray, batch_size: int, 
     """
     shown = [] if bar is None else [Shown(bar, len(rows), batch_size)]
     with film_errors():
-        values = parts.features.predict(films.batches(rows, batch_size=batch_size), verbose=0, callbacks=shown)
-    return values.astype(np.float32)
+        batches = films.batches(rows, batch_size=batch_size)
+        return halves(model).features.predict(batches, verbose=0, callbacks=shown).astype(np.float32)
 
 
-def outputs_of(model: keras.Model | Halves, films: Films, batch_size: int = 32) -> np.ndarray:
-    """p(finding is present) for all films in their own order, before any chain rule: float32 (n, labels).
-
-    Args:
-        model: whole, or its two halves from `train`, which need no new trace.
-        films: where the films come from.
-        batch_size: films at once.
-    """
-    return present(_outputs(model if isinstance(model, Halves) else halves(model), films, batch_size))
+def outputs_of(model: keras.Model, films: Films, batch_size: int = 32) -> np.ndarray:
+    """p(finding is present) for all films in their own order, before any chain rule: float32 (n, labels)."""
+    return present(_outputs(model, films, batch_size))
 
 
-def _outputs(parts: Halves, films: Films, batch_size: int) -> np.ndarray:
-    features = features_of(parts, films, np.arange(len(films)), batch_size)
-    return parts.head.predict(features, batch_size=1024, verbose=0)
+def _outputs(model: keras.Model, films: Films, batch_size: int) -> np.ndarray:
+    features = features_of(model, films, np.arange(len(films)), batch_size)
+    return halves(model).head.predict(features, batch_size=1024, verbose=0)
