@@ -78,7 +78,8 @@ def main(argv: list[str] | None = None) -> int:
     ask = {"views": Views(args.tta, args.seed, args.tta_composed, args.tta_original, args.batch_size,
                           args.uncertainty),
            "average": args.average, "caution": Caution(args.accept_damaged, args.refuse_odd),
-           "validation": _validation(args, members), "skip_bad": True, "seen": _drawer(args, members[0]) if args.heatmaps else None}
+           "validation": _validation(args, members), "skip_bad": True,
+           "seen": _drawer(args, members[0]) if args.heatmaps else None}
     if args.out:
         with locked(args.out.parent / f".{args.out.name}.work"):
             flags, left_out = _to_file(args, members, films, ask)
