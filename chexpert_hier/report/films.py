@@ -1,6 +1,5 @@
 """Films for the report: where a run was right and wrong, with a map of what each answer rests on."""
 
-import base64
 import logging
 from dataclasses import dataclass
 
@@ -31,7 +30,8 @@ class Example:
         path: the film's name.
         probability: as the run reports it.
         film: JPEG bytes of the film.
-        overlay: JPEG bytes of the film with the map.
+        overlay: JPEG bytes of the film with the map; empty where the finding is called absent.
+        maps: a sentence on whose maps these are.
     """
 
     label: str
@@ -40,6 +40,7 @@ class Example:
     probability: float
     film: bytes
     overlay: bytes
+    maps: str = ""
 
 
 def chosen(run) -> list[tuple[str, str, int]]:
@@ -87,18 +88,17 @@ def _maps(member, films: dict, greys: dict, labels: tuple[str, ...]) -> dict:
 
 
 def _example(label: str, kind: str, maps, grey: np.ndarray, run, case: int) -> Example:
-    drawn = overlays.overlay(grey, overlays.rectified(maps.on_film(label), 0.2))
     cases = run.films
     probability = float(cases.scores[case, cases.labels.index(label)])
-    return Example(label, kind, maps.path, probability, _jpeg(grey), _jpeg(drawn))
+    called = next(call for words, _, call, _ in KINDS if words == kind)
+    drawn = _jpeg(overlays.overlay(grey, overlays.rectified(maps.on_film(label), 0.2))) if called else b""
+    rows, columns = maps.heat.shape[1:]
+    words = f"The maps have {rows} x {columns} cells" + (
+        "." if maps.layer == "last" else f": LayerCAM at the layer {maps.layer}, for the last maps are coarser.")
+    return Example(label, kind, maps.path, probability, _jpeg(grey), drawn, words)
 
 
 def _jpeg(picture: np.ndarray) -> bytes:
     height = round(picture.shape[0] * WIDTH / picture.shape[1])
     small = cv2.resize(picture, (WIDTH, height), interpolation=cv2.INTER_AREA)
     return cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, 82])[1].tobytes()
-
-
-def as_source(jpeg: bytes) -> str:
-    """JPEG bytes as the `src` of an HTML image."""
-    return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()

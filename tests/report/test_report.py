@@ -12,7 +12,7 @@ import pytest
 from chexpert_hier import hierarchy, labels, recipes
 from chexpert_hier.errors import InputError
 from chexpert_hier.phantom import making
-from chexpert_hier.report import sections
+from chexpert_hier.report import learning, sections
 from chexpert_hier.report.films import Example, chosen
 from chexpert_hier.report.page import read_run, write
 
@@ -26,6 +26,7 @@ class Page(HTMLParser):
     def __init__(self, text):
         super().__init__()
         self.images, self.tags, self.links, self.anchors, self.open, self.words = [], set(), [], set(), [], []
+        self.order = []
         self.feed(text)
         assert not self.open
 
@@ -33,6 +34,7 @@ class Page(HTMLParser):
         attributes = dict(attributes)
         self.tags.add(tag)
         self.anchors.add(attributes.get("id"))
+        self.order.append(attributes.get("id"))
         if tag == "img":
             self.images.append(attributes)
         if tag == "a":
@@ -87,9 +89,10 @@ def page(tmp_path_factory):
 
 def test_a_run_whose_films_are_gone_still_has_its_report(page):
     words = " ".join(page.words)
+    assert not re.search("<[a-z]", words)  # nothing is escaped twice
     assert "The films are no longer where" in words and "films or the network could not be read" in words
     assert "sees under 10% of the positives of No Finding (4%): what is known" in " ".join(words.split())
-    for said in ("0.894", "u-ones+ct+lsr", "Every field is that of the recipe pham2019", "2 min 40 s", "f" * 64):
+    for said in ("u-ones+ct+lsr", "Every field is that of the recipe pham2019", "2 min 40 s", "f" * 64):
         assert said in words
     assert {"recipe", "data", "learning", "results", "product", "tree", "labels", "calibration", "uncertain",
             "environment"} <= page.anchors
@@ -113,10 +116,12 @@ def test_hostile_names_stay_text(tmp_path):
     page = page_of(folder)
     assert HOSTILE in " ".join(page.words)
     assert all(image["src"].startswith("data:") for image in page.images)
-    example = Example(HOSTILE, "Wrong: missed", HOSTILE, 0.5, b"film", b"map")
-    shown = Page(sections._figure(example))
+    example = Example(HOSTILE, "Wrong: missed", HOSTILE, 0.5, b"film", b"map", HOSTILE)
+    shown = Page(sections._macros().examples({HOSTILE: [example]}))
     assert [image["src"][:23] for image in shown.images] == ["data:image/jpeg;base64,"] * 2
-    assert HOSTILE in "".join(shown.words)
+    assert "".join(shown.words).count(HOSTILE) == 3  # heading, path, whose maps
+    shown = Page(sections._macros().examples({HOSTILE: [replace(example, overlay=b"")]}))
+    assert len(shown.images) == 1  # called absent: nothing to show
 
 
 def test_the_chain_rule_is_reported_on_and_off_whatever_the_run_used(tmp_path):
@@ -127,7 +132,9 @@ def test_the_chain_rule_is_reported_on_and_off_whatever_the_run_used(tmp_path):
         reported = table["auroc_second" if run.recipe.chain else "auroc_first"].to_numpy()
         np.testing.assert_allclose(reported, run.result.table["auroc"], atol=1e-12)
         assert run.result.tree["above_before"].sum() > 0 == run.result.tree["above_after"].sum()
-        assert f"with the chain rule {state}" in sections._product(run, {"comparison": "table"})
+        text = sections._product(run)
+        assert f"with the chain rule {state}" in text and "First" not in text
+        assert re.search(r">Off</th>\s*<th[^>]*>On</th>", text)
 
 
 def test_changed_fields_are_named(tmp_path):
@@ -140,6 +147,22 @@ def test_the_paper_s_table_holds_the_means_of_its_rows():
     for row in recipes.PHAM2019_TABLE_1.values():
         assert np.mean(row[:5]) == pytest.approx(row[5], abs=6e-4)
     assert all(labels.Policy.parse(name).name == name for name in recipes.PHAM2019_TABLE_1)
+
+
+def test_labels_below_chance_are_named(tmp_path):
+    folder = make_run(tmp_path / "run", replace(recipes.PHAM2019, policy="u-ones"))
+    for name in ("predictions", "conditional"):
+        table = pd.read_csv(folder / f"{name}.csv")
+        table["Edema"] = 1 - pd.read_csv(folder / "truth.csv")["Edema"]
+        table.to_csv(folder / f"{name}.csv", index=False)
+    run = read_run(folder, replicates=0)
+    assert re.search(r"Below 0\.5:</b> Edema\. ", sections._results(run))
+    assert "Below 0.5" not in sections._results(read_run(make_run(tmp_path / "good"), replicates=0))
+
+
+def test_results_come_first(page):
+    order = [anchor for anchor in page.order if anchor in ("results", "examples", "recipe", "data", "fields")]
+    assert order == ["results", "examples", "recipe", "data", "fields"]
 
 
 def test_an_unfinished_run_is_one_line(tmp_path):
@@ -178,7 +201,8 @@ def test_films_and_their_maps_are_shown(tmp_path):
     checkpoint.save_model(model.build_model("tiny", labels.CHEXPERT_LABELS, image_size=32), folder / "model.keras")
     page = page_of(folder)
     films = [image for image in page.images if image["src"].startswith("data:image/jpeg")]
-    assert len(films) >= 10 and re.search("probability 0[.]", films[1]["alt"])
+    mapped = [image for image in films if re.search("with the map of .* probability 0[.]", image["alt"])]
+    assert len(films) >= 10 and 0 < len(mapped) < len(films) / 2
     assert "Synthetic films" in " ".join(page.words)
 
 
@@ -188,10 +212,12 @@ def test_every_recipe_has_its_report(name, tmp_path):
     names = recipe.outputs or (labels.CHEXPERT_LABELS if recipe.tree != "flat" else labels.CHESTXRAY14_LABELS)
     run = read_run(make_run(tmp_path / "run", recipe, names, recipe.tree), replicates=10)
     assert run.result.cases.unit == recipe.unit
-    text = sections._recipe(run) + sections._data(run) + sections._unsure_films(run)
+    text = sections._recipe(run) + sections._data(run) + sections._uncertain(run) + sections._fields(run)
     Page(text)
     assert recipe.source.split()[-1] in text and ("in 0 fields" not in text)
-    assert bool(sections._paper(run)) == (name in ("pham2019", "phantom"))
+    assert not sections._paper(run)  # the films are not CheXpert's
+    run.facts["data"]["name"] = "CheXpert-v1.0-small"
+    assert bool(sections._paper(run)) == (name == "pham2019")
     assert bool(run.result.comparisons) == bool(len(run.tree.edges))
 
 
@@ -199,4 +225,4 @@ def test_a_training_of_one_epoch_has_its_curves():
     """Matplotlib warns where what stands at an axis does not fit; a warning is an error here."""
     log = pd.DataFrame([{"stage": "stage1", "epoch": 1, "learning_rate": 1e-3, "loss": 0.5, "valid_loss": 0.6,
                          "valid_auroc": 0.7}])
-    assert sections._learning(log).count("<img") == 2
+    assert [picture.alt[:8] for picture in learning.pictures(log)] == ["loss by ", "AUROC, v"]
