@@ -3,9 +3,7 @@
 Chromium is Debian's, driven by Playwright's Python package.
 """
 
-import os
 import re
-import shutil
 from pathlib import Path
 
 import cv2
@@ -17,28 +15,6 @@ from chexpert_hier.labels import CHEXPERT_LABELS
 from chexpert_hier.predict import __main__ as predict
 
 pytestmark = [pytest.mark.browser, pytest.mark.filterwarnings("ignore")]
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-         "--disable-component-update", "--disable-sync"]
-
-
-def missing(why):
-    """Skip, or fail where these tests are required."""
-    (pytest.fail if os.environ.get("CHEXPERT_HIER_REQUIRE") else pytest.skip)(why)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    program = shutil.which("chromium") or shutil.which("chromium-browser")
-    if not program:
-        missing("no chromium; apt-get install chromium")
-    try:
-        from playwright.sync_api import sync_playwright
-    except ImportError:
-        missing("no Playwright; pip install playwright")
-    with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=program, args=FLAGS)
-        yield running
-        running.close()
 
 
 class Page:
