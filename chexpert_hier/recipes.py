@@ -88,6 +88,7 @@ class Recipe:
     crop: str = "template"
     rescaled_size: int = 256
     crop_size: int = 224
+    least_match: float = -1.0  # ours: where the template matches less, the centre is cropped; -1: never
     resize: str = "auto"
     template_films: int = 2000
     image_size: int = 224
@@ -261,6 +262,8 @@ def _check(recipe: Recipe) -> None:
             raise InputError(f"{stage.name}.learning_rate and its drop must be above 0")
     if recipe.micro_batch < 0:
         raise InputError(f"--micro-batch is {recipe.micro_batch}; expected 1 or more, or 0 for the whole batch")
+    if not -1 <= recipe.least_match <= 1:
+        raise InputError(f"least_match is {recipe.least_match}; expected a correlation from -1 (never) to 1")
     if not 16 <= recipe.crop_size <= recipe.rescaled_size:
         raise InputError(f"crop_size is {recipe.crop_size}; expected 16 to rescaled_size ({recipe.rescaled_size})")
     if not 16 <= recipe.image_size <= 1024:

@@ -27,6 +27,9 @@ def crop(graph: Graph, films: str, cropper: Cropper) -> Crop:
     count = graph.add("Slice", graph.add("Shape", films), [0], [1])
     if cropper.mode == "template":
         places, scores = find(graph, rescaled, cropper)
+        if cropper.least > -1:
+            enough = graph.add("Unsqueeze", graph.add("GreaterOrEqual", scores, np.float32(cropper.least)), [1])
+            places = graph.add("Where", enough, places, np.array((cropper.places - 1) // 2, np.int64))
     else:
         shape = graph.add("Concat", count, np.array([2], np.int64), axis=0)
         places = graph.add("Expand", np.array((cropper.places - 1) // 2, np.int64), shape)

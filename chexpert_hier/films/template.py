@@ -101,6 +101,7 @@ class Cropper:
         rescaled: side in pixels to which films are rescaled first; `size` for mode "none".
         size: side of the crop in pixels.
         resize: see `rescale`.
+        least: where the template matches less than this, the centre is cropped; -1: never (ours, off by default).
 
     Raises:
         InputError: the parts do not fit together, or the template is flat.
@@ -111,6 +112,7 @@ class Cropper:
     rescaled: int = 256
     size: int = 224
     resize: str = "auto"
+    least: float = -1.0
 
     def __post_init__(self):
         one_of("crop mode", self.mode, MODES)
@@ -138,7 +140,7 @@ class Cropper:
     @property
     def identity(self) -> str:
         """sha256 in hex over everything that decides the crops."""
-        parts = [self.mode, self.rescaled, self.size, self.resize]
+        parts = [self.mode, self.rescaled, self.size, self.resize, *([self.least] if self.least > -1 else [])]
         pixels = np.asarray(self.template).tobytes() if self.mode == "template" else b""
         return hashlib.sha256(repr(parts).encode() + pixels).hexdigest()
 
@@ -155,7 +157,10 @@ class Cropper:
             film = self.rescale(grey)
             row = column = (self.places - 1) // 2
             if self.mode == "template":
-                row, column, out.scores[k] = self.find(film)
+                place = self.find(film)
+                out.scores[k] = place[2]
+                if out.scores[k] >= np.float32(self.least):
+                    row, column, _ = place
             out.crops[k] = film[row:row + self.size, column:column + self.size]
             out.places[k] = row, column
         return out
@@ -261,6 +266,8 @@ class Cropper:
         count = tf.shape(films)[0]
         if self.mode == "template":
             places, scores = self._graph_find(rescaled)
+            if self.least > -1:
+                places = tf.where(scores[:, None] >= np.float32(self.least), places, (self.places - 1) // 2)
         else:
             places, scores = tf.fill([count, 2], (self.places - 1) // 2), tf.fill([count], np.float32(np.nan))
         rows = places[:, :1] + tf.range(self.size)  # (n, size)

@@ -14,6 +14,7 @@ from .. import commands, recipes
 from ..datasets import joint, presence, reading
 from ..errors import InputError
 from . import sources
+from .croppers import in_words
 from .making import prepare
 
 
@@ -57,6 +58,8 @@ def main(argv: list[str] | None = None) -> int:
     if not args.allow_outside:
         presence.require_inside(dataset)
     cache = prepare(dataset, recipe, args.out, resume=args.resume, skip_bad=args.skip_bad, workers=args.workers)
+    for view, report in cache.search().items():
+        print(f"{view.lower()} films: {in_words(report)}")
     mean, std = cache.pixel_statistics
     print(f"{args.out}: {len(cache.crops):,} crops of {cache.crops.shape[1]} pixels, {cache.crops.nbytes / 1e9:.2f} "
           f"GB, {cache.meta['skipped']} skipped; training pixels {mean:.4f} +- {std:.4f}")

@@ -16,11 +16,11 @@ from ..films import batches
 from ..films.template import Cropper, read_template
 from ..labels import key
 from ..recipes import Recipe
-from .croppers import template_file, views_of
+from .croppers import search_report, template_file, views_of
 
 CHECKED_FILMS = 64  # films whose checksum is compared when a cache is opened
 # The recipe's fields that decide the crops, beside the template's.
-GEOMETRY = ("crop", "rescaled_size", "crop_size", "resize")
+GEOMETRY = ("crop", "rescaled_size", "crop_size", "resize", "least_match")
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,6 +126,13 @@ class Cache:
         bad = {key(path) for path in self.index["path"][self.index["sha256"] == ""]}
         return np.array([name not in bad for name in dataset.keys], bool)
 
+    def search(self) -> dict[str, dict[str, float]]:
+        """View -> `search_report` of all its films; empty where no template was matched."""
+        views = self.index["view"].to_numpy()
+        places, scores = self.index[["row", "col"]].to_numpy(), self.index["score"].to_numpy(float)
+        return {view: search_report(places[views == view], scores[views == view], cropper)
+                for view, cropper in self.croppers.items() if cropper.mode == "template"}
+
     @property
     def pixel_statistics(self) -> tuple[float, float]:
         """Mean and standard deviation of all pixels of the training crops, on 0 to 1."""
@@ -143,9 +150,10 @@ def read_meta(folder: Path) -> dict | None:
 
 
 def _same_geometry(folder: Path, meta: dict, recipe: Recipe) -> None:
+    theirs = {"least_match": -1.0, **meta["geometry"]}
     for name in GEOMETRY:
-        if meta["geometry"][name] != getattr(recipe, name):
-            raise InputError(f"{folder}: holds crops made with {name} {meta['geometry'][name]}, the recipe asks for "
+        if theirs[name] != getattr(recipe, name):
+            raise InputError(f"{folder}: holds crops made with {name} {theirs[name]}, the recipe asks for "
                              f"{getattr(recipe, name)}; prepare it in another folder")
     missing = set(views_of(recipe)) - set(meta["templates"])
     if missing:
@@ -162,7 +170,7 @@ def _croppers(folder: Path, meta: dict) -> dict[str, Cropper]:
         if geometry["crop"] == "template":
             template = read_template(folder / template_file(view))
         croppers[view] = Cropper(geometry["crop"], template, geometry["rescaled_size"], geometry["crop_size"],
-                                 geometry["resize"])
+                                 geometry["resize"], geometry.get("least_match", -1.0))
         if croppers[view].identity != identity:
             raise InputError(f"{folder}: {template_file(view)} is not the one its crops were made with; remove "
                              "the folder and prepare again")

@@ -33,7 +33,8 @@ def croppers_in(folder: Path, recipe: Recipe) -> dict[str, Cropper]:
     """How a run's films become crops, per view, from the templates in its folder."""
     templates = {view: read_template(folder / template_file(view)) if recipe.crop == "template" else None
                  for view in views_of(recipe)}
-    return {view: Cropper(recipe.crop, template, recipe.rescaled_size, recipe.crop_size, recipe.resize)
+    return {view: Cropper(recipe.crop, template, recipe.rescaled_size, recipe.crop_size, recipe.resize,
+                          recipe.least_match)
             for view, template in templates.items()}
 
 
@@ -75,3 +76,53 @@ def _rescaled(films: Dataset, recipe: Recipe, skip_bad: bool):
         for film in commands.progress(pool.map(one, named), "template", len(films)):
             if film is not None:
                 yield film
+
+
+LOW_MATCH = 0.3  # our choice: 4 of 500 films of ChestX-ray14 match less (experiments/results/template_search.md)
+LOOKED_AT = 200  # films that are searched to report on the search where no crops are kept
+
+
+def search_report(places: np.ndarray, scores: np.ndarray, cropper: Cropper) -> dict[str, float]:
+    """How the search for the crop went: what is suspicious about it.
+
+    Args:
+        places: int (films, 2), row and column of each crop's corner.
+        scores: float (films,), the matches; NaN where nothing was matched.
+        cropper: what found them.
+
+    Returns:
+        films, border (how many ended on the border of the field of places), low (matches below LOW_MATCH) and lowest.
+    """
+    last = cropper.places - 1
+    searched = ~np.isnan(scores)
+    border = ((places == 0) | (places == last)).any(axis=1) & searched
+    return {"films": int(searched.sum()), "border": int(border.sum()), "low": int((scores[searched] < LOW_MATCH).sum()),
+            "lowest": float(np.min(scores[searched], initial=1.0)), "places": cropper.places}
+
+
+def in_words(report: dict[str, float]) -> str:
+    """One line on a `search_report`."""
+    return (f"template search: {report['border']:,} of {report['films']:,} films "
+            f"({report['border'] / max(report['films'], 1):.0%}) end on the border of the {report['places']} x "
+            f"{report['places']} places; {report['low']:,} match below {LOW_MATCH} (lowest {report['lowest']:.2f}; "
+            "--set least_match=... crops their centre)")
+
+
+def look_at_search(dataset: Dataset, croppers: dict[str, Cropper], seed: int) -> dict[str, dict[str, float]]:
+    """`search_report` of some training films of each view, drawn by seed; films that cannot be read are passed over."""
+    found = {}
+    for view, cropper in croppers.items():
+        if cropper.mode != "template":
+            continue
+        train = dataset.select(((dataset.films["split"] == "train") & (dataset.films["view"] == view)).to_numpy())
+        chosen = np.random.default_rng(seed).permutation(len(train))[:LOOKED_AT]
+        crops = cropper.crop([film for film in map(_read, train.select(np.sort(chosen)).files) if film is not None])
+        found[view] = search_report(crops.places, crops.scores, cropper)
+    return found
+
+
+def _read(file: Path) -> np.ndarray | None:
+    try:
+        return read_film(file)
+    except InputError:
+        return None

@@ -86,6 +86,8 @@ def _plan(dataset: Dataset, recipe: Recipe) -> dict:
     for column in (dataset.keys, *(dataset.films[name] for name in ("patient", "split", "view"))):
         films.update("\n".join(column).encode("utf-8", "surrogatepass") + b"\0")
     geometry = {name: getattr(recipe, name) for name in GEOMETRY}
+    if recipe.least_match == -1:  # as version 0.1 wrote it, so that its caches are found
+        del geometry["least_match"]
     return {"format": 1, "films": len(dataset), "films_sha256": films.hexdigest(), "geometry": geometry,
             "seed": recipe.seed, "template_films": recipe.template_films, "views": list(views_of(recipe))}
 

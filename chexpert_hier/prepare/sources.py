@@ -24,7 +24,7 @@ from ..films.decode import read_film
 from ..films.normalisation import Normalisation
 from ..films.template import Cropper, write_template
 from ..recipes import Recipe
-from .croppers import learn_croppers, row_names, template_file, views_of
+from .croppers import in_words, learn_croppers, look_at_search, row_names, template_file, views_of
 
 log = logging.getLogger("chexpert_hier.prepare")
 
@@ -180,6 +180,7 @@ def from_files(dataset: Dataset, recipe: Recipe, folder: Path, native: str) -> S
     if recipe.normalise == "dataset":
         raise InputError("--normalise dataset: the pixel statistics are counted by prepare; add --cache")
     croppers = learn_croppers(dataset, recipe, folder)
+    _say(look_at_search(dataset, croppers, recipe.seed), "of the training films looked at")
     return Source(dataset, croppers, Normalisation.named(recipe.normalise, native), recipe.image_size,
                   plain_view=recipe.plain_view)
 
@@ -209,6 +210,12 @@ def from_cache(dataset: Dataset, recipe: Recipe, folder: Path, native: str, cach
         crops = making.prepare(dataset, recipe, cache, resume=True)
     for view in views_of(recipe) if recipe.crop == "template" else ():
         write_template(folder / template_file(view), crops.croppers[view].template)
+    _say(crops.search())
     how = Normalisation.named(recipe.normalise, native, crops.pixel_statistics)
     croppers = {view: crops.croppers[view] for view in views_of(recipe)}
     return Source(dataset, croppers, how, recipe.image_size, crops.source(dataset), recipe.plain_view)
+
+
+def _say(reports: dict[str, dict[str, float]], which: str = "") -> None:
+    for view, report in reports.items():
+        log.info("%s films%s: %s", view.lower(), f" ({which})" if which else "", in_words(report))

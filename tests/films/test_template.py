@@ -256,3 +256,22 @@ def test_all_of_nih_600(shared_data):
         assert ours.scores[0] == pytest.approx(scores.max(), abs=3e-6)
         near += np.sort(scores, axis=None)[-2] > scores.max() - 1e-5
     assert near >= 10  # the films are hard enough: near-ties are common
+
+
+def test_a_match_below_the_least_takes_the_centre_in_every_form(cropper, chest_films):
+    import tensorflow as tf
+
+    films = [*chest_films[:3], np.zeros((300, 300), np.uint8)]  # a black film matches 0
+    found = cropper.crop(films)
+    least = float(np.sort(found.scores)[1])  # one chest and the black film match less, or only the black one
+    strict = Cropper(template=cropper.template, least=least)
+    ours = strict.crop(films)
+    low = found.scores < np.float32(least)
+    assert low.any() and not low.all()
+    np.testing.assert_array_equal(ours.places[low], np.full((low.sum(), 2), 16))
+    np.testing.assert_array_equal(ours.places[~low], found.places[~low])
+    np.testing.assert_array_equal(ours.scores, found.scores)
+    for k, film in enumerate(films):
+        graph = strict.graph(tf.constant(film))
+        np.testing.assert_array_equal(graph.crops.numpy(), ours.crops[k])
+    assert strict.identity != cropper.identity == Cropper(template=cropper.template, least=-1.0).identity

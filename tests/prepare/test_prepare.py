@@ -10,9 +10,10 @@ import time
 
 import cv2
 import numpy as np
+import pandas as pd
 import pytest
 
-from chexpert_hier import commands, recipes
+from chexpert_hier import commands, paths, recipes
 from chexpert_hier.datasets import reading
 from chexpert_hier.errors import InputError
 from chexpert_hier.films import decode
@@ -20,6 +21,7 @@ from chexpert_hier.labels import CHEXPERT_LABELS
 from chexpert_hier.prepare import __main__ as prepare_command
 from chexpert_hier.prepare import making, sources
 from chexpert_hier.prepare.cache import Cache, sha256
+from chexpert_hier.prepare.croppers import in_words, search_report
 
 RECIPE = dataclasses.replace(recipes.PHAM2019, rescaled_size=48, crop_size=40, image_size=40, template_films=20)
 
@@ -274,3 +276,58 @@ def test_preparing_imports_neither_tensorflow_nor_keras(tmp_path):
             f"prepare.main(['--data', {str(tmp_path / 'films')!r}, '--out', {str(tmp_path / 'cache')!r}, '--quiet'])\n"
             "assert not {'tensorflow', 'keras'} & set(sys.modules), 'heavy import'")
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_the_search_reports_itself(data, tmp_path, capsys):
+    cache = making.prepare(data, RECIPE, tmp_path / "cache")
+    report = cache.search()["Frontal"]
+    places, last = cache.index[["row", "col"]].to_numpy(), RECIPE.rescaled_size - RECIPE.crop_size
+    scores = cache.index["score"].to_numpy(float)
+    assert report == {"films": 50, "border": int(sum(row in (0, last) or col in (0, last) for row, col in places)),
+                      "low": int((scores < 0.3).sum()), "lowest": scores.min(), "places": last + 1}
+    by_hand = search_report(np.array([[0, 3], [4, 8], [4, 4], [0, 0]]), np.array([.9, .2, .5, np.nan]),
+                            cache.croppers["Frontal"])
+    assert by_hand == {"films": 3, "border": 2, "low": 1, "lowest": .2, "places": 9}
+    assert "2 of 3 films (67%) end on the border of the 9 x 9 places; 1 match below 0.3" in in_words(by_hand)
+
+
+def test_the_least_match_belongs_to_the_cache(data, tmp_path):
+    whole = making.prepare(data, RECIPE, tmp_path / "cache")
+    recipe = dataclasses.replace(RECIPE, least_match=float(np.median(whole.index["score"])))
+    with pytest.raises(InputError, match=r"geometry|least_match"):
+        making.prepare(data, recipe, tmp_path / "cache", resume=True)
+    strict = making.prepare(data, recipe, tmp_path / "strict")
+    low = (whole.index["score"] < np.float32(recipe.least_match)).to_numpy()
+    assert 0 < low.sum() < 50 and (strict.index[["row", "col"]].to_numpy()[low] == 4).all()
+    np.testing.assert_array_equal(strict.crops[~low], whole.crops[~low])
+    assert Cache.open(tmp_path / "strict", data, recipe).meta["geometry"]["least_match"] > 0
+    assert "least_match" not in whole.meta["geometry"]  # caches of version 0.1 are found again
+
+
+def test_prepare_refuses_links_that_leave_the_folder(data, tmp_path, capsys):
+    film = data.files[0]
+    film.rename(tmp_path / "elsewhere.png")
+    film.symlink_to(tmp_path / "elsewhere.png")
+    size = ["--set", "image_size=40", "--set", "crop_size=40", "--set", "rescaled_size=48", "--quiet"]
+    arguments = ["--data", str(data.root), "--out", str(tmp_path / "cache"), *size]
+    assert commands.answer(prepare_command.main, arguments) == 2
+    assert "is a link that leaves the data folder" in capsys.readouterr().err
+    assert commands.answer(prepare_command.main, [*arguments, "--allow-outside"]) == 0
+
+
+def test_films_whose_names_no_table_can_hold(tmp_path):
+    folder, names = tmp_path / "films", [b"a\nb.png", b"caf\xe9.png", "x\u2028y\x85.png".encode(), b"c,d\"e.png",
+                                         b"=1+1.png", b"back\\slash.png", b"plain.png"]
+    (folder / "train").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for name in names:
+        pixels = cv2.imencode(".png", rng.integers(0, 255, (60, 60), dtype=np.uint8))[1].tobytes()
+        (folder / "train" / os.fsdecode(name)).write_bytes(pixels)
+    rows = [paths.escaped(f"set/train/{os.fsdecode(name)}") for name in names]
+    pd.DataFrame({"Path": rows, "Patient": [f"p{k}" for k in range(len(rows))], "Edema": 1}).to_csv(
+        folder / "train.csv", index=False)
+    data = reading.read(folder, reader="csv", labels=["Edema"], fractions=(0.5, 0.5, 0.0))
+    assert [os.fsencode(file.name) for file in data.files] == names
+    making.prepare(data, RECIPE, tmp_path / "cache")
+    again = Cache.open(tmp_path / "cache", data, RECIPE)  # index.csv is read back
+    assert again.index["path"].tolist() == rows and len(again.rows(data)) == len(names)
