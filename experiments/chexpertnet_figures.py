@@ -82,8 +82,8 @@ def figure1(raw, path) -> None:
 
     figure = Figure(figsize=(9.6, 3.5), layout="constrained")
     for axis, heat, film, words in zip(figure.subplots(1, 3), raw["maps"], raw["mapped films"], raw["mapped words"]):
-        size = film.shape[0]
-        heat = np.maximum(cv2.resize(heat.astype(np.float32), (size, size)), 0)
+        film = cv2.resize(film, (256, 256), interpolation=cv2.INTER_CUBIC)
+        heat = np.maximum(cv2.resize(heat.astype(np.float32), film.shape), 0)
         axis.imshow(film, cmap="gray", vmin=0, vmax=255)
         axis.imshow(heat / max(heat.max(), 1e-9), cmap="jet", alpha=0.4)
         axis.set_title(str(words), fontsize=9)
@@ -103,7 +103,7 @@ def figure2(curves: dict, scores: np.ndarray, truth: np.ndarray, names: list[str
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(13, 4.2), layout="constrained")
+    figure = Figure(figsize=(15, 4.2), layout="constrained")
     losses, areas, roc = figure.subplots(1, 3)
     epochs = np.arange(1, curves["AUROC"].shape[1] + 1)
     for axis, name, colour in ((losses, "validation loss", "#0072B2"), (areas, "AUROC", "#009E73")):
@@ -126,5 +126,5 @@ def figure2(curves: dict, scores: np.ndarray, truth: np.ndarray, names: list[str
             roc.plot(x, y, color=colours[k], linestyle="-" if k < 10 else "--", linewidth=1, label=name)
     roc.plot([0, 1], [0, 1], color="#999999", linewidth=0.8)
     roc.set(xlabel="1 - specificity", ylabel="sensitivity", aspect="equal", title="last epoch, seed 0")
-    roc.legend(fontsize=6, loc="lower right", ncols=2)
+    figure.legend(*roc.get_legend_handles_labels(), fontsize=7, loc="outside right center")
     figure.savefig(path, dpi=110, format="png")

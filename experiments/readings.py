@@ -158,7 +158,7 @@ class Bench:
     def row(self, cell: Path, row: str, size: int, noise: int, seed: int) -> None:
         """Train what is missing of one row."""
         films, recipe = self.films(size, noise), replace(self.base, seed=seed)
-        first, second = recipe.stages
+        first = recipe.stages[0]
         if row == "halves":
             return self.halves(cell, films, recipe)
         began = time.monotonic()
@@ -211,7 +211,7 @@ class Bench:
                 refitted = {f"{kind} {one}, refit {one}": half[one], f"{kind} {one}, refit {other}": half[other],
                             f"{kind} {one}, refit AB": films}
                 self.refits(cell, f"{kind} {one}", replace(recipe, **change), half[one], refitted,
-                            dict.fromkeys(refitted, {}))
+                            {name: {} for name in refitted})
 
     def pretrained(self) -> str:
         """A file with the backbone of a flat U-Ones network that has learned films of other patients."""
