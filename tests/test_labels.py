@@ -129,6 +129,10 @@ def test_u_selftrained_takes_the_finished_models_probability_for_uncertain_cells
     predictions = np.linspace(.1, .8, 8).reshape(2, 4)
     result = targets(RAW, KEYS, NAMES, "u-selftrained", selftrained=predictions)
     np.testing.assert_allclose(result, [[1, 0, .3, 0], [.5, .6, 1, 0]], rtol=1e-6)
+    ends = np.array([[0, 0, 1, 0], [0, 1, 0, 0]])  # 0 and 1 are probabilities
+    np.testing.assert_array_equal(targets(RAW, KEYS, NAMES, "u-selftrained", selftrained=ends)[1, :2], [0, 1])
+    with pytest.raises(InputError, match="outside"):
+        targets(RAW, KEYS, NAMES, "u-selftrained", selftrained=ends - .5)
     with pytest.raises(InputError, match="outside"):
         targets(RAW, KEYS, NAMES, "u-selftrained", selftrained=predictions * 2)
     with pytest.raises(ValueError, match="selftrained"):
@@ -220,6 +224,15 @@ def test_targets_stay_in_range_and_keep_certain_cells(raw, name, seed, epoch, dr
         hard = hard_targets(raw, name, blank=blank)
         assert (((hard == 0) | (hard == 1)) | np.isnan(hard)).all()
         np.testing.assert_array_equal(hard[known], raw[known])
+
+
+def test_what_the_rows_of_the_policies_say():
+    rows = labels.POLICIES.items()
+    assert [name for name, rule in rows if rule.smoothing] == ["u-zeros", "u-ones"]
+    assert [name for name, rule in rows if rule.three_class] == ["u-multiclass"]
+    assert [name for name, rule in rows if rule.predictions] == ["u-selftrained"]
+    assert {name: rule.uncertain for name, rule in rows if rule.uncertain == rule.uncertain} == {
+        "u-zeros": 0, "u-ones": 1}
 
 
 def test_a_new_policy_is_one_function_and_one_row(monkeypatch):
