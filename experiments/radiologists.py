@@ -27,8 +27,8 @@ HERE = Path(__file__).resolve().parent
 EXPECTED = {"hieupham": (.8913, .9406, .8996, .9219, .9680, .9243, 2.4, 2.2),
             "ngango3": (.8980, .9377, .9207, .9154, .9664, .9276, 2.6, 2.4),
             "desmond": (.8744, .9330, .9160, .9209, .9468, .9182, 2.4, 2.2)}
-# Rajpurkar et al. 2017 (CheXNet), Table 1: F1 of pneumonia on 420 films of ChestX-ray14 that are not public; the network,
-# the mean of four radiologists, and the difference with its 95 % interval.
+# Rajpurkar et al. 2017 (CheXNet), Table 1: F1 of pneumonia on 420 films of ChestX-ray14 that are not public; the
+# network, the mean of four radiologists, and the difference with its 95 % interval.
 CHEXNET_F1 = {"label": "*Pneumonia (CheXNet, the paper)*", "model": .435, "radiologists": .387, "difference": .051,
               "difference_low": .005, "difference_high": .084, "sentence": "As published, against four radiologists."}
 READERS = ("bc4", "bc6", "bc8")
