@@ -49,7 +49,7 @@ def parse(body: bytes, most_films: int) -> tuple[Request, Asked]:
     if not isinstance(asked, dict) or ("instances" in asked) == ("inputs" in asked):
         raise InputError('body: expected an object with either "instances" (rows) or "inputs" (columns)')
     signature = asked.get("signature_name", "serving_default")
-    if signature not in SIGNATURES:
+    if not isinstance(signature, str) or signature not in SIGNATURES:
         raise InputError(f"signature_name: expected one of {', '.join(SIGNATURES)}")
     rows = "instances" in asked
     values = _rows(asked["instances"]) if rows else _columns(asked["inputs"])

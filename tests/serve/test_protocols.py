@@ -45,6 +45,7 @@ def test_v1_takes_pixels_as_the_savedmodel_does():
     (b'{"instances": 3}', "expected a list"), (b'{"instances": [{"b64": "?"}]}', "not base64"),
     (b'{"instances": [{"picture": 1}]}', "film"), (b'{"instances": ["x"]}', "b64"),
     (b'{"instances": [1,1,1,1,1]}', "1 to 4"), (b'{"instances": [1], "signature_name": "x"}', "signature_name"),
+    (b'{"instances": [1], "signature_name": []}', "signature_name"),
     (b'{"instances": [[[300]]], "signature_name": "films"}', "rows of pixels"),
     (b'{"instances": [[[1],[2,3]]], "signature_name": "films"}', "rows of pixels"),
     (b'{"instances": [{"b64": ""}], "view": "above"}', "frontal, lateral"),
