@@ -210,7 +210,8 @@ def main() -> int:
         server.kill()
     named = sum(word in log for word in ("Doe", "Jane", "passwd", "models/chest", "film?"))
     lines = ["# Damaged requests to a server", "", f"`python -m experiments.fuzz_serve --model RUN --requests "
-             f"{args.requests} --seed {args.seed}`, {date.today()}, 2 cores, no GPU, the tiny network; {seconds:.0f} s.",
+             f"{args.requests} --seed {args.seed}`, {date.today()}, 2 cores, no GPU, "
+             f"the tiny network; {seconds:.0f} s.",
              "", "| answer | requests |", "|---|---|",
              *(f"| {status} | {count:,} |" for status, count in sorted(counts.items(), key=lambda one: str(one[0]))),
              "", f"Server errors, lost connections, good requests in between that failed: {len(bad)}.", "",

@@ -9,7 +9,7 @@ export class Viewer {
     this.changed = changed;
     this.film = null; // { grey: Uint8ClampedArray, width, height } as shown
     this.map = null; // { canvas, frame: [x, y, side] as shares of the film }
-    this.opacity = 0.45;
+    this.opacity = 0.6; // as overlays.STRENGTH
     this.tool = matchMedia("(pointer: coarse)").matches ? "move" : "window";
     this.state = { ...WHOLE };
     this.fingers = new Map();
