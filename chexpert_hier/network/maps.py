@@ -1,10 +1,15 @@
 """Where a network is cut to see what it looks at: its maps, the way from there to the logits, where cells lie."""
 
+import weakref
+
 import keras
 import numpy as np
 
 from ..errors import one_of
 from .model import Findings, head_layer, is_three_class, logits_of
+
+# Cuts that were made: every new one would stay with the network's layers as long as they live.
+_CUTS: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
 
 def map_model(model: keras.Model, layer: str | None = None) -> tuple[keras.Model, keras.Model, bool]:
@@ -22,6 +27,13 @@ def map_model(model: keras.Model, layer: str | None = None) -> tuple[keras.Model
     Raises:
         InputError: the network cannot be cut at that layer.
     """
+    cuts = _CUTS.setdefault(model, {})
+    if layer not in cuts:
+        cuts[layer] = _cut(model, layer)
+    return cuts[layer]
+
+
+def _cut(model: keras.Model, layer: str | None) -> tuple[keras.Model, keras.Model, bool]:
     if layer is not None:
         one_of("layer (--layer)", layer, map_layers(model))
         maps = model.get_layer(layer).output

@@ -1,8 +1,10 @@
 """The network: shapes and seeds, parts that share weights, frozen layers bit for bit the same, dropout alone drawn."""
 
+import gc
 import os
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import keras
@@ -256,3 +258,16 @@ def test_where_the_papers_networks_look_at_224_pixels(arch, first):
     """What docs/deviations.md says (X8): equal tiles of 32 pixels would begin at 16, five of 44.8 at 22.4."""
     cells = network_maps.map_cells(models.build_model(arch, ("A", "B"), "none", 224, seed=0))
     assert cells == pytest.approx((first / 224, 32 / 224), abs=1e-4)
+
+
+def test_a_network_is_cut_once_and_not_held_by_its_cuts():
+    """A new cut at every call would stay with the layers: a server that draws maps would grow without end."""
+    model = models.build_model("tiny", LABELS, image_size=32, seed=0)
+    first = network_maps.map_model(model)
+    connections = [len(layer._inbound_nodes) for layer in model.layers]
+    assert network_maps.map_model(model) is first
+    assert [len(layer._inbound_nodes) for layer in model.layers] == connections
+    gone = weakref.ref(model)
+    del model, first
+    gc.collect()
+    assert gone() is None
