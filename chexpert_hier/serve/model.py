@@ -131,6 +131,6 @@ class ServedModel:
 def _one(answers: Answers, k: int) -> Answers:
     """The answer for the k-th film alone."""
     row = slice(k, k + 1)
-    return Answers(answers.films[row], answers.labels, answers.probabilities[row],
-                   None if answers.conditional is None else answers.conditional[row], answers.match[row],
-                   answers.flags[row], {what: values[row] for what, values in answers.more.items()})
+    conditional = None if answers.conditional is None else answers.conditional[row]
+    return Answers(answers.films[row], answers.labels, answers.probabilities[row], conditional, answers.match[row],
+                   answers.flags[row], {what: values[row] for what, values in answers.more.items()}, answers.codes[row])
