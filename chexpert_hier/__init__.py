@@ -8,7 +8,7 @@ import sys
 
 from .faces import moved as __getattr__  # noqa: F401
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 if sys.argv[:1] == ["-m"]:  # `python -m chexpert_hier.run` is still looking for its module; imported otherwise, no more
     from . import commands

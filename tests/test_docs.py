@@ -9,9 +9,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from chexpert_hier import console
+from chexpert_hier import console, hierarchy, phantom
 
 REPOSITORY = Path(__file__).parents[1]
 SHOWN = ("labels", "hierarchy", "predict.uncertainty", "evaluate.ranking")  # modules that people import, with examples
@@ -37,6 +38,46 @@ def test_the_table_of_recipes_is_current():
     script = [sys.executable, str(REPOSITORY / "experiments" / "recipes_table.py"), "--check"]
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     assert subprocess.run(script, env=environment).returncode == 0, "run: python experiments/recipes_table.py"
+
+
+def test_the_readme_s_library_snippet_runs_as_it_stands(tmp_path, monkeypatch):
+    text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    snippet = next(block for block in re.findall("```python\n(.*?)```", text, re.DOTALL) if "chexpert_hier" in block)
+    phantom.make(tmp_path / "CheXpert-v1.0-small", patients=12, valid_patients=3, seed=1, processes=1, laterals=False)
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(snippet, names)
+    assert names["rows"].any() and names["targets"].shape == names["hard"].shape
+    tree = hierarchy.CHEXPERT_TREE
+    for child, parents in tree.parents.items():
+        above = names["probabilities"][:, [tree.labels.index(name) for name in parents]].min(axis=1)
+        below = names["probabilities"][:, tree.labels.index(child)]
+        assert np.all((below <= above) | np.isnan(below) | np.isnan(above))
+
+
+def test_the_readme_names_every_command_and_says_how_to_start_in_two_lines():
+    text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    named = re.findall(r"^\| `python -m chexpert_hier\.(\w+)", text, re.MULTILINE)
+    assert sorted(named) == sorted(console.COMMANDS)
+    lines = [block.strip() for block in re.findall("```bash\n(.*?)```", text, re.DOTALL)]
+    assert len(lines) == 2 and all("\n" not in line and line.startswith("python3 -m venv .venv && ") for line in lines)
+    results = text.split("## Results")[1].split("## Layout")[0]
+    rows = [line for line in results.splitlines() if line.startswith("| [")]
+    assert 0 < len(rows) <= 8 and "Nobody has run this package on CheXpert yet" in results
+
+
+def test_the_site_of_all_pages_has_no_dead_link(tmp_path):
+    pytest.importorskip("markdown2")
+    subprocess.run([sys.executable, str(REPOSITORY / "docs" / "site.py"), "--out", str(tmp_path / "site"), "--no-api"],
+                   check=True, capture_output=True)
+    pages = sorted((tmp_path / "site").rglob("*.html"))
+    dead = [(page.name, link) for page in pages
+            for link in re.findall(r'(?:href|src)="([^"#]+)', page.read_text(encoding="utf-8"))
+            if not link.startswith(("http", "data:")) and "api/" not in link and not (page.parent / link).exists()]
+    assert len(pages) > 20 and not dead
+    gallery = (tmp_path / "site" / "gallery.html").read_text(encoding="utf-8")
+    assert gallery.count("<figure>") == len(list((REPOSITORY / "experiments" / "results").rglob("*.png"))) + len(
+        list((REPOSITORY / "experiments" / "results").rglob("*.svg"))) + len(list((REPOSITORY / "docs").glob("*.png")))
 
 
 def test_every_command_is_a_console_command_too():

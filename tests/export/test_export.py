@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 import struct
 import subprocess
 import sys
@@ -164,6 +165,19 @@ def test_the_request_in_the_documentation_is_of_that_form(model):
     assert request == {"signature_name": "calibrated", "instances": [{"film": {"b64": ""}}]}
     answer = json.loads(text.split("```json\n")[1].split("```")[0])
     assert set(answer["predictions"][0]) == set(model.signatures["calibrated"].structured_outputs)
+
+
+def test_the_readme_s_snippet_runs_as_it_stands(saved, frontal, own, tmp_path, monkeypatch, capsys):
+    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    snippet = next(block for block in re.findall("```python\n(.*?)```", text, re.DOTALL) if "saved_model.load" in block)
+    (tmp_path / "runs" / "mine").mkdir(parents=True)
+    (tmp_path / "runs" / "mine" / "saved_model").symlink_to(saved)
+    (tmp_path / "film.jpg").write_bytes(frontal[0].read_bytes())
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(snippet, names)
+    np.testing.assert_allclose(names["answer"]["probabilities"][0], own[0], atol=1e-5)
+    assert "tf.Tensor" in capsys.readouterr().out
 
 
 # ---------------------------------------------------------------------------------------------------- refusals
