@@ -147,7 +147,7 @@ def score(manifest: Manifest, ledger: Ledger, opening: Opening, means: Means) ->
     config.checkpoint_actor_memory_bytes = FILTER_BYTES
     context.checkpoint_config = config
     films = ray.data.read_datasource(_Films(manifest), override_num_blocks=manifest.blocks)
-    sink = _Scoring(ledger.results.path, ledger.out.arrow(), opening, means.threads)
+    sink = _Scoring(Ledger(ledger.out), opening, means.threads)
     sink.on_write_start()
     pool = ray.data.ActorPoolStrategy(size=means.workers, max_tasks_in_flight_per_actor=2)
     write = Write(sink, input_dependencies=[films._logical_plan.dag], compute=pool,
@@ -192,9 +192,9 @@ def _block(manifest: Manifest, number: int) -> list:
 class _Scoring(ParquetDatasink):
     """A sink that scores what it is given to write; in each actor it opens the models once."""
 
-    def __init__(self, path: str, filesystem: Any, opening: Opening, threads: int):
-        super().__init__(path, filesystem=filesystem, arrow_parquet_args={"compression": "zstd"})
-        self.opening, self.threads = opening, threads
+    def __init__(self, ledger: Ledger, opening: Opening, threads: int):
+        super().__init__(ledger.results.path, filesystem=ledger.out.arrow(), arrow_parquet_args={"compression": "zstd"})
+        self.ledger, self.opening, self.threads = ledger, opening, threads
         self.worker: Worker | None = None
 
     def write(self, blocks: Any, ctx: Any) -> Counted:
@@ -202,8 +202,9 @@ class _Scoring(ParquetDatasink):
         if self.worker is None:
             _prepare_process(self.threads)
             self.worker = self.opening.worker()
-        scored = [self.worker.score(table) for table in tables]
-        super().write(scored, ctx)
+        with self.ledger.in_hand(tables[0]["id"][0].as_py()) as deaths:
+            scored = [self.worker.score_after(deaths, table) for table in tables]
+            super().write(scored, ctx)
         rows = sum(len(table) for table in scored)
         return Counted(rows, rows - sum(table["error"].null_count for table in scored))
 

@@ -7,6 +7,7 @@ between which a job may die; a machine without power may lose what was written l
 by some seconds, in which they may still write.
 """
 
+import contextlib
 import io
 import logging
 import uuid
@@ -21,7 +22,8 @@ from .places import Place
 
 log = logging.getLogger("chexpert_hier.archive")
 
-RESULTS, CHECKPOINT, PENDING, ROWS = "results", "checkpoint", ".pending.parquet", "-0.parquet"
+RESULTS, CHECKPOINT, BEGUN = "results", "checkpoint", "begun"
+PENDING, ROWS = ".pending.parquet", "-0.parquet"
 READERS = 16  # files looked at at the same time; each is a request where the folder is an object store
 
 
@@ -73,7 +75,7 @@ class Ledger:
         for file in self.results.files():
             if file.name.removesuffix(ROWS) not in committed:
                 file.remove()
-        for file in self.checkpoint.files(PENDING):
+        for file in [*self.checkpoint.files(PENDING), *(self.out / BEGUN).files()]:
             file.remove()
         broken = [name for name, whole in zip(committed, _each(self._whole, committed)) if not whole]
         for name in broken:
@@ -82,6 +84,20 @@ class Ledger:
         if broken:
             log.warning("%d finished blocks were not whole on the disk; they are scored again", len(broken))
         return len(broken)
+
+    @contextlib.contextmanager
+    def in_hand(self, block: int) -> Iterator[int]:
+        """Mark a block, by its first id, as in a worker's hand; gives how many workers died with it since `repair`."""
+        mark = self.out / BEGUN / str(block)
+        try:
+            deaths = int(mark.read())
+        except (FileNotFoundError, ValueError):
+            deaths = 0
+        mark.write(str(deaths + 1).encode())
+        try:
+            yield deaths
+        finally:
+            mark.remove()
 
     def done(self) -> Counted:
         """Films that count, and those of them with an error; each file is looked at once in this object's life."""

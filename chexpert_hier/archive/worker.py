@@ -18,9 +18,11 @@ from ..finished.asked import Film
 from ..finished.members import Views
 from ..paths import unescaped
 from . import studies
+from .apart import Apart
 from .places import at
 
 LATERAL = "lateral view; the model knows frontal films only"
+MOST_DEATHS = 10
 FETCHERS = 8  # threads that fetch and decode; a portion's films are what is held in memory, twice
 
 
@@ -54,8 +56,25 @@ class Worker:
         self.engine, self.opening = engine, opening
         self.schema = _schema(engine, opening.by_study)
         self.pool = ThreadPoolExecutor(FETCHERS)
+        self.decode = engine.read
 
-    def score(self, block) -> "pyarrow.Table":  # noqa: F821 - pyarrow is an extra
+    def score_after(self, deaths: int, block) -> "pyarrow.Table":  # noqa: F821 - pyarrow is an extra
+        """As `score`, for a block that a number of workers had in hand when they died.
+
+        After the first death each film is decoded in a process of its own; after MOST_DEATHS the films are rows with an
+        error, for whatever kills the workers is not in a film's decoding, and an archive has to end.
+        """
+        if not deaths:
+            return self.score(block)
+        apart = Apart(self.engine.takes_lateral)
+        self.decode = apart.read if deaths < MOST_DEATHS else _given_up
+        try:
+            return self.score(block)
+        finally:
+            self.decode = self.engine.read
+            apart.close()
+
+    def score(self, block) -> "pyarrow.Table":  # noqa: F821
         """The rows of a block of `manifest.Manifest`: one for each of its films, in its order.
 
         Returns:
@@ -80,7 +99,7 @@ class Worker:
             if self.opening.by_study:
                 told, view = self._study(data)
             if not told.get("skipped"):
-                read = self.engine.read(data, Film(Path(row["name"]), row["name"], view))
+                read = self.decode(data, Film(Path(row["name"]), row["name"], view))
         except InputError as problem:
             told["error"] = " ".join(str(problem).removeprefix(f"{row['name']}: ").split())
         except MemoryError:
@@ -105,6 +124,10 @@ class Worker:
             row = {"id": film.row["id"], "Path": film.row["name"], "model_fingerprint": self.opening.fingerprint}
             answer, spent = (next(answers), share) if film.read is not None else ({}, 0.0)
             yield answer | row | film.told | {"seconds": film.seconds + spent}
+
+
+def _given_up(data: bytes, film: Film) -> None:
+    raise InputError(f"{MOST_DEATHS} workers died with its block in hand")
 
 
 def _bytes(path: str) -> bytes:

@@ -103,6 +103,22 @@ def test_a_death_while_the_failed_are_forgotten(ledger, monkeypatch, steps):
     assert 2 not in after.ids()
 
 
+def test_deaths_with_a_block_in_hand_are_counted(ledger):
+    with ledger.in_hand(70) as deaths, ledger.in_hand(80) as other:
+        assert (deaths, other) == (0, 0)
+    dead = [ledger.in_hand(70) for _ in range(3)]
+    assert [dying.__enter__() for dying in dead] == [0, 1, 2]  # and kill -9: none of them leaves
+    with ledger.in_hand(80) as deaths:
+        assert deaths == 0
+    with pytest.raises(ValueError, match="a full disk is no death"), ledger.in_hand(90):
+        raise ValueError("a full disk is no death")
+    with ledger.in_hand(90) as deaths:
+        assert deaths == 0
+    Ledger(ledger.out).repair()  # another session begins
+    with ledger.in_hand(70) as deaths:
+        assert deaths == 0
+
+
 def test_files_are_counted_once(ledger, monkeypatch):
     put(ledger, "x_000000", [1, 2], bad=[1])
     assert ledger.done() == Counted(2, 1)

@@ -1,5 +1,6 @@
 """A worker with an engine made by hand: every film a row, in order, whatever is wrong with it."""
 
+import os
 import threading
 import time
 from types import SimpleNamespace
@@ -7,6 +8,7 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
+from chexpert_hier.archive import apart
 from chexpert_hier.archive import worker as workers
 from chexpert_hier.archive.worker import Opening, Worker
 from chexpert_hier.errors import InputError
@@ -89,6 +91,25 @@ def test_the_next_portion_is_fetched_meanwhile_and_no_more(tmp_path):
     films = {str(k): str(k).encode() for k in range(8)}
     Worker(Watched(), Opening(("run",), "f", portion=2)).score(block(tmp_path, films))
     assert seen == [3, 5, 7, 7]
+
+
+def killing(data, film, takes_lateral):
+    """Stands for a decoder; in another process, as the real one would be."""
+    if data == b"kill":
+        os.kill(os.getpid(), 9)
+    return film.name, len(data)
+
+
+def test_a_film_that_kills_its_reader_is_a_row(tmp_path, monkeypatch):
+    monkeypatch.setattr(apart, "read_data", killing)
+    worker = Worker(Lengths(), Opening(("run",), "f", portion=2))
+    films = block(tmp_path, {"a": b"1", "k": b"kill", "b": b"123", "none": None, "c": b"12"})
+    rows = worker.score_after(1, films).to_pylist()
+    assert [row["Edema"] for row in rows] == [1, None, 3, None, 2]
+    assert [row["error"] for row in rows] == [None, apart.DIED, None, "no such file", None]
+    assert worker.score_after(0, films)["error"].null_count == 4  # and afterwards as before, in this process
+    given_up = worker.score_after(workers.MOST_DEATHS, films).to_pylist()
+    assert {row["error"] for row in given_up} == {"10 workers died with its block in hand", "no such file"}
 
 
 def test_studies(tmp_path, monkeypatch):
