@@ -21,6 +21,7 @@ import pandas as pd
 
 from . import find_films, report, spread
 
+MARK = "CHEXPERT_HIER_BENCHMARK"
 TICK = os.sysconf("SC_CLK_TCK")
 
 
@@ -90,13 +91,14 @@ def archive(args: argparse.Namespace, files: list[Path]) -> tuple[float, float]:
         pd.DataFrame({"Path": [str(file) for file in files]}).to_parquet(folder / "films.parquet")
         command = [sys.executable, "-m", "chexpert_hier.archive", folder / "films.parquet", "--model", args.model,
                    "--out", folder / "out", "--rows-per-file", args.rows, "--workers", args.workers, "--quiet"]
-        process = subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL)
+        process = subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL,
+                                   env={**os.environ, MARK: str(folder)})
         done = folder / "out" / "checkpoint"
         marks: list[tuple[float, int, float]] = []  # when, blocks, processor seconds
         while process.poll() is None:
             blocks = len([file for file in done.glob("*.parquet") if ".pending" not in file.name])
             if blocks and (not marks or blocks > marks[-1][1]):
-                marks.append((time.perf_counter(), blocks, _worked()))
+                marks.append((time.perf_counter(), blocks, _worked(folder)))
             time.sleep(0.05)
         if process.returncode:
             raise SystemExit("the archive command failed; see above")
@@ -107,14 +109,15 @@ def archive(args: argparse.Namespace, files: list[Path]) -> tuple[float, float]:
         shutil.rmtree(folder)
 
 
-def _worked() -> float:
-    """Processor seconds of the workers that score."""
+def _worked(folder: Path) -> float:
+    """Processor seconds of this job's workers that score, known by the environment that they inherited."""
+    mine = f"{MARK}={folder}".encode()
     total = 0.0
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
-            name, rest = stat.read_text().rsplit(")", 1)
-            if "ray::MapWorker" in name or b"ray::MapWorker" in (stat.parent / "cmdline").read_bytes():
-                total += sum(map(int, rest.split()[11:13])) / TICK
+            if b"ray::MapWorker" in (stat.parent / "cmdline").read_bytes() and \
+                    mine in (stat.parent / "environ").read_bytes():
+                total += sum(map(int, stat.read_text().rsplit(")", 1)[1].split()[11:13])) / TICK
         except (OSError, ValueError):
             continue
     return total
