@@ -160,8 +160,8 @@ def tables(out: Path) -> None:
              f"{facts['epochs']} + {facts['epochs']} epochs, recipe phantom; {facts['patients']} training and "
              f"{facts['valid_patients']} validation patients of the phantom, 417 PA films of NIH for training: far too "
              "small to say how well such a model does; shown is what `evaluate --run --data` says of it.", "",
-             "Means of the five competition findings; thresholds chosen inside (Youden) and carried over; slope: of the "
-             "truth's logistic regression on the score's logit (1: as confident as it may be). Intervals: 95 %, "
+             "Means of the five competition findings; thresholds chosen inside (Youden) and carried over; slope: of "
+             "the truth's logistic regression on the score's logit (1: as confident as it may be). Intervals: 95 %, "
              "bootstrap over patients.", "", *table(found[["outside", *SHOWN]])]
     if any(found["outside"].str.startswith("NIH")):
         lines.append(NIH)

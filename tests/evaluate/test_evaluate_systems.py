@@ -306,3 +306,15 @@ def test_units_are_said():
     assert joined(*tables(films=9, patients=3), unit="patient").in_words == "3 patients"
     assert joined(*tables(films=2, patients=1), unit="film").in_words == "2 films of 1 patient"
     assert set(joining.UNITS) == {"film", "study", "patient"}
+
+
+def test_p_values_at_their_edges():
+    assert comparison.normal_p(0.1, 0.0) == 0.0 and comparison.normal_p(0.0, 0.0) == 1.0     # the same order of films
+    assert np.isnan(comparison.normal_p(0.1, np.nan)) and np.isnan(comparison.normal_p(np.nan, 0.1))
+    assert comparison.normal_p(1.959964, 1.0) == pytest.approx(0.05, abs=1e-6) == comparison.normal_p(-1.959964, 1.0)
+    predicted, truth = tables(films=40, patients=40)
+    truth["Edema"] = 0.0
+    cases = joined(predicted, truth)
+    table = comparison.compare(cases, cases, replicates=20).set_index("label")
+    assert np.isnan(table.loc["Edema", "p_delong"]) and table.loc["Edema", "verdict"] == comparison.UNKNOWN
+    assert table.loc["mean of five", "difference"] == 0 and table.loc["mean of five", "verdict"] == comparison.NOISE
