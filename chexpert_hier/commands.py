@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from types import FrameType
+from types import FrameType, ModuleType
 
 from .errors import InputError
 from .files import raise_if_disk
@@ -103,7 +103,7 @@ def _answer(main: Callable[[list[str] | None], int | None], argv: list[str] | No
         raise
 
 
-def import_keras():
+def import_keras() -> ModuleType:
     """Import Keras and its backend, and find the devices, without the notes that TensorFlow's C++ code prints.
 
     Those notes (no CUDA found, which instructions the processor has) go past Python's logging straight to file

@@ -11,13 +11,17 @@ import csv
 import io
 import logging
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from .. import commands
 from ..errors import InputError, one_of
 from ..files import locked, write_text
+from ..finished.asked import Film
+from ..finished.members import Member
 from ..labels import COMPETITION_LABELS
 from .maps import METHODS, PLACES, draw, film_maps, layer_of, map_file, summary_rows, thresholds
 from .overlays import FilmMaps, read_maps
@@ -76,14 +80,15 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def _resolution(model, layer: str) -> str:
+def _resolution(model: Any, layer: str) -> str:
     from ..network.maps import map_model
 
     rows, columns = map_model(model, None if layer == "last" else layer)[0].output_shape[1:3]
     return f"{layer}: {rows} x {columns} cells"
 
 
-def _draw_all(args, member, films, labels, layer: str) -> tuple[list[tuple], int]:
+def _draw_all(args: argparse.Namespace, member: Member, films: Sequence[Film], labels: tuple[str, ...],
+              layer: str) -> tuple[list[tuple], int]:
     present = None if args.all else thresholds(member.validation(), labels)
     rows, bar = [], commands.Bar("heatmaps", len(films))
     waiting: dict[bool, list] = {False: [], True: []}  # per view, each of which has its own template
@@ -115,7 +120,8 @@ def _draw_all(args, member, films, labels, layer: str) -> tuple[list[tuple], int
     return rows, sum(present is None or float(row[2]) >= present[row[1]] for row in rows)
 
 
-def _finished(args, kept: FilmMaps, labels, layer: str, present: dict[str, float] | None) -> bool:
+def _finished(args: argparse.Namespace, kept: FilmMaps, labels: tuple[str, ...], layer: str,
+              present: dict[str, float] | None) -> bool:
     """Whether a film's maps are those that are asked for, with all their pictures."""
     pictures = [label for label, probability in zip(kept.labels, kept.probabilities)
                 if present is None or probability >= present[label]]
@@ -123,7 +129,7 @@ def _finished(args, kept: FilmMaps, labels, layer: str, present: dict[str, float
             and all(map_file(args.out, kept.path, f" {label}.png").exists() for label in pictures))
 
 
-def _read(film, member, skip_bad: bool) -> np.ndarray | None:
+def _read(film: Film, member: Member, skip_bad: bool) -> np.ndarray | None:
     from ..films.decode import read_film
 
     try:

@@ -9,8 +9,9 @@ Keras is imported inside functions, so that `--help` answers at once.
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -25,7 +26,7 @@ FEW_CELLS = 7  # 224 pixels give 7 x 7 behind DenseNet-121; fewer are stripes on
 PLACES = ("stretched", "centred")
 
 
-def heatmaps(model, films: np.ndarray, labels: Sequence[str] | None = None,
+def heatmaps(model: Any, films: np.ndarray, labels: Sequence[str] | None = None,
              method: str | None = None, layer: str | None = None) -> np.ndarray:
     """Map each finding on each film.
 
@@ -66,7 +67,7 @@ def heatmaps(model, films: np.ndarray, labels: Sequence[str] | None = None,
     return grad_cam(to_logits, maps, columns) if method == "grad-cam" else layer_cam(to_logits, maps, columns)
 
 
-def layer_of(model, asked: str = "auto") -> str | None:
+def layer_of(model: Any, asked: str = "auto") -> str | None:
     """The layer whose maps are drawn.
 
     Args:
@@ -111,7 +112,7 @@ def class_activation(maps: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return maps @ weights
 
 
-def grad_cam(to_logits, maps, columns: Sequence[int]) -> np.ndarray:
+def grad_cam(to_logits: Any, maps: Any, columns: Sequence[int]) -> np.ndarray:
     """Σ_k α_kc f_k, where α_kc is the mean over places of the logit's gradient by map k; before the ReLU.
 
     Behind plain average pooling α_kc = w_kc / (h w), so that this is CAM divided by h w.
@@ -136,7 +137,7 @@ def grad_cam(to_logits, maps, columns: Sequence[int]) -> np.ndarray:
     return np.stack(found, axis=-1).astype("float32")
 
 
-def layer_cam(to_logits, maps, columns: Sequence[int]) -> np.ndarray:
+def layer_cam(to_logits: Any, maps: Any, columns: Sequence[int]) -> np.ndarray:
     """Σ_k max(∂logit_c/∂f_k, 0) f_k, place by place; for layers before the last, where one weight per map says little.
 
     Args and Returns: as `grad_cam`.
@@ -152,7 +153,7 @@ def layer_cam(to_logits, maps, columns: Sequence[int]) -> np.ndarray:
     return np.stack(found, axis=-1).astype("float32")
 
 
-def backend_gradient(function, x) -> np.ndarray:
+def backend_gradient(function: Callable[[Any], Any], x: Any) -> np.ndarray:
     """d function(x) / dx, function(x) a scalar, on whichever backend Keras runs; x is a tensor."""
     import keras
 
@@ -173,7 +174,7 @@ def backend_gradient(function, x) -> np.ndarray:
     return x.grad.cpu().numpy()
 
 
-def film_maps(member, films: Sequence, greys: Sequence[np.ndarray], labels: Sequence[str],
+def film_maps(member: Any, films: Sequence, greys: Sequence[np.ndarray], labels: Sequence[str],
               method: str | None = None, place: str = "stretched", layer: str = "auto") -> list[FilmMaps]:
     """Map findings on films with a finished run.
 

@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -261,7 +262,7 @@ def _legacy_layers(path: Path) -> list[list[np.ndarray]]:
     return layers
 
 
-def _names(group, what: str) -> list[str]:
+def _names(group: Any, what: str) -> list[str]:
     # HDF5 limits an attribute to 64 kB; Keras cuts longer lists into what0, what1, ...
     if what in group.attrs:
         pieces = [group.attrs[what]]

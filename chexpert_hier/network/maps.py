@@ -108,7 +108,7 @@ def map_cells(model: keras.Model, layer: str | None = None) -> tuple[float, floa
     return (start + 0.5) / side, step / side
 
 
-def _shifted(layer, start: float, step: float, size: int) -> tuple[float, float]:
+def _shifted(layer: keras.layers.Layer, start: float, step: float, size: int) -> tuple[float, float]:
     """The same pixel and pixels from cell to cell behind one layer, whose input has `size` rows."""
     if isinstance(layer, keras.layers.ZeroPadding2D):
         return start - layer.padding[0][0] * step, step

@@ -9,6 +9,7 @@ import logging
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -63,7 +64,7 @@ def _pairs() -> list[tuple[str, str, str]]:
     return [*pairs, ("bn", "norm", "norm5")]
 
 
-def _converted(layer, kind: str, arrays: dict, name: str, path) -> list[np.ndarray]:
+def _converted(layer: Any, kind: str, arrays: dict, name: str, path: str | os.PathLike[str]) -> list[np.ndarray]:
     parts = ("weight",) if kind == "conv" else ("weight", "bias", "running_mean", "running_var")
     missing = [f"features.{name}.{part}" for part in parts if f"{name}.{part}" not in arrays]
     if missing:
@@ -84,7 +85,7 @@ def _converted(layer, kind: str, arrays: dict, name: str, path) -> list[np.ndarr
     return [v.astype("float32") for v in values]
 
 
-def _torchvision_names(arrays: dict, path) -> dict:
+def _torchvision_names(arrays: dict, path: str | os.PathLike[str]) -> dict:
     """Names below `features.`, whatever stands before it, in torchvision's present spelling."""
     starts = {name[:-len("conv0.weight")] for name in arrays if re.search(r"(^|\.)conv0\.weight$", name)}
     if len(starts) != 1:

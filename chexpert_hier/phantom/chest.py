@@ -1,6 +1,7 @@
 """A frontal chest's outlines, to which anatomy and findings refer."""
 
 import numpy as np
+import numpy.typing as npt
 
 from .films import Film, curve
 from .signs import Anatomy
@@ -37,7 +38,7 @@ class Chest:
                   (inner, 0.1), (inner, -0.2), (inner - 0.01, -0.45), (0.14 * w, top + 0.1)]
         return curve(np.array(points) * (side, 1), closed=True)
 
-    def place(self, side: int, across, down) -> np.ndarray:
+    def place(self, side: int, across: npt.ArrayLike, down: npt.ArrayLike) -> np.ndarray:
         """Coordinates (n, 2) of places in a lung; see phantom_signs."""
         across, down = np.asarray(across, dtype=float), np.asarray(down, dtype=float)
         y = self.anatomy.apex + down * (self.domes[side] + 0.03 - self.anatomy.apex)

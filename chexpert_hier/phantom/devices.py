@@ -1,12 +1,15 @@
 """Lines, tubes, pacemakers and wires on the phantom, from the front and from the side."""
 
+from collections.abc import Callable, Sequence
+
 import cv2
 import numpy as np
 
+from .chest import Chest
 from .films import Film, curve
 
 
-def draw_frontal(chest, sign: dict) -> None:
+def draw_frontal(chest: Chest, sign: dict) -> None:
     """Draw the devices of `sign` (see phantom_signs) on a frontal chest (phantom_frontal.Chest)."""
     film, middle = chest.film, chest.turn
     _draw(film, [FRONTAL[kind](np.random.default_rng([sign["seed"], number]), chest, middle)
@@ -34,7 +37,7 @@ def _draw(film: Film, devices: list[list[tuple]], plain: float) -> None:
             film.mark("Support Devices", cv2.resize(cv2.dilate(canvas, None), film.half[::-1]) > 40)
 
 
-def _central_line(rng, chest, middle) -> list:
+def _central_line(rng: np.random.Generator, chest: Chest, middle: np.ndarray) -> list:
     side = 1 if rng.random() < 0.4 else -1
     tip = (middle - 0.07, rng.uniform(-0.25, 0.05))
     if rng.random() < 0.5:  # through the neck
@@ -45,18 +48,18 @@ def _central_line(rng, chest, middle) -> list:
     return [(curve(points), 0.014, 0.22, False)]
 
 
-def _tracheal_tube(rng, chest, middle) -> list:
+def _tracheal_tube(rng: np.random.Generator, chest: Chest, middle: np.ndarray) -> list:
     tip = (middle + rng.normal(0, 0.01), rng.uniform(-0.5, -0.34))
     return [(curve([(rng.normal(0, 0.05), -1.3), (middle, -0.8), tip]), 0.045, 0.18, True)]
 
 
-def _gastric_tube(rng, chest, middle) -> list:
+def _gastric_tube(rng: np.random.Generator, chest: Chest, middle: np.ndarray) -> list:
     end = (rng.uniform(0.2, 0.5), rng.uniform(0.55, 0.8))
     return [(curve([(rng.normal(0, 0.05), -1.3), (middle, -0.6), (middle + 0.03, 0.1), (0.12, 0.42), end]), 0.018,
              0.2, False)]
 
 
-def _pacemaker(rng, chest, middle) -> list:
+def _pacemaker(rng: np.random.Generator, chest: Chest, middle: np.ndarray) -> list:
     side = 1 if rng.random() < 0.75 else -1
     box = np.array([side * rng.uniform(0.5, 0.68), rng.uniform(-0.55, -0.42)])
     strokes = [(box + np.array([(-0.035, -0.015), (0.035, 0.015)]), 0.13, 0.6, False)]
@@ -66,14 +69,14 @@ def _pacemaker(rng, chest, middle) -> list:
     return strokes
 
 
-def _chest_tube(rng, chest, middle) -> list:
+def _chest_tube(rng: np.random.Generator, chest: Chest, middle: np.ndarray) -> list:
     side = 1 if rng.random() < 0.5 else -1
     top = (side * rng.uniform(0.25, 0.5), rng.uniform(-0.6, -0.1))
     points = [(side * 1.15, 0.45), (side * chest.width * 0.95, 0.25), (side * 0.6, 0.0), top]
     return [(curve(points), 0.04, 0.16, True)]
 
 
-def _leads(rng, chest, middle) -> list:
+def _leads(rng: np.random.Generator, chest: Chest, middle: np.ndarray) -> list:
     strokes = []
     for _ in range(rng.integers(2, 5)):
         disc = rng.uniform((-0.8, -0.6), (0.8, 0.6))
@@ -83,7 +86,7 @@ def _leads(rng, chest, middle) -> list:
     return strokes
 
 
-def _sternal_wires(rng, chest, middle) -> list:
+def _sternal_wires(rng: np.random.Generator, chest: Chest, middle: np.ndarray) -> list:
     strokes = []
     for y in np.linspace(-0.4, 0.2, int(rng.integers(4, 7))):
         loop = np.array([(-0.03, 0), (0, -0.012), (0.03, 0), (0, 0.014), (-0.03, 0.002)])
@@ -96,20 +99,22 @@ FRONTAL = {"central line": _central_line, "tracheal tube": _tracheal_tube, "gast
            "pacemaker": _pacemaker, "chest tube": _chest_tube, "leads": _leads, "sternal wires": _sternal_wires}
 
 
-def _side_line(start, middle, end, width, density, hollow=False):
-    def draw(rng) -> list:
+def _side_line(start: Sequence[float], middle: np.ndarray, end: Sequence[float],
+               width: float, density: float, hollow: bool = False
+               ) -> Callable[[np.random.Generator], list]:
+    def draw(rng: np.random.Generator) -> list:
         points = np.array([start, middle, end]) + rng.normal(0, 0.03, (3, 2))
         return [(curve(points), width, density, hollow)]
     return draw
 
 
-def _side_pacemaker(rng) -> list:
+def _side_pacemaker(rng: np.random.Generator) -> list:
     box = np.array([-0.5, rng.uniform(-0.45, -0.3)])
     lead = curve([box, (-0.2, -0.5), (0.0, -0.2), (-0.3, 0.3)])
     return [(box + np.array([(0, 0), (0.01, 0.09)]), 0.05, 0.6, False), (lead, 0.015, 0.3, False)]
 
 
-def _side_leads(rng) -> list:
+def _side_leads(rng: np.random.Generator) -> list:
     strokes = []
     for _ in range(rng.integers(2, 5)):
         disc = rng.uniform((-0.7, -0.5), (0.7, 0.6))
@@ -118,7 +123,7 @@ def _side_leads(rng) -> list:
     return strokes
 
 
-def _side_wires(rng) -> list:
+def _side_wires(rng: np.random.Generator) -> list:
     return [(np.array([(-0.56 + 0.1 * y, y), (-0.53 + 0.1 * y, y + 0.03)]), 0.01, 0.35, False)
             for y in np.linspace(-0.35, 0.25, int(rng.integers(4, 7)))]
 

@@ -19,10 +19,12 @@ import signal
 import threading
 import time
 import uuid
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
+from typing import IO
 
 import cv2
 import numpy as np
@@ -35,7 +37,7 @@ from .films import finish, jpeg
 from .frontal import render_frontal
 from .lateral import render_lateral
 from .reports import FINDINGS, draw_studies
-from .signs import draw_anatomy, draw_signs
+from .signs import Anatomy, draw_anatomy, draw_signs
 
 GENERATOR_VERSION = 3  # raise it when the films or labels of a seed change; automatic phantoms are then made anew
 MARKER = "phantom.json"  # written last: a folder with it is whole
@@ -169,7 +171,7 @@ def _check_free(out: Path) -> None:
 
 
 @contextmanager
-def _appearing(out: Path):
+def _appearing(out: Path) -> Iterator[Path]:
     """A folder beside `out` that takes its place when all is written; nothing is left behind otherwise."""
     beside = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}.part")
     try:
@@ -223,7 +225,7 @@ def _draw_all(folder: Path, name: str, settings: dict, processes: int) -> dict[s
     return films
 
 
-def _open_csv(path: Path):
+def _open_csv(path: Path) -> IO[str]:
     handle = open(path, "w", newline="", encoding="utf-8")
     writer = csv.writer(handle, lineterminator="\n")
     writer.writerow(COLUMNS)
@@ -271,7 +273,7 @@ def _draw_patient(folder: Path, name: str, settings: dict, number: int) -> tuple
     return split, reported, clean
 
 
-def _write_film(path: Path, rng: np.random.Generator, anatomy, signs: dict, projection: str) -> None:
+def _write_film(path: Path, rng: np.random.Generator, anatomy: Anatomy, signs: dict, projection: str) -> None:
     if projection:
         grey, marks = render_frontal(rng, anatomy, signs, projection)
     else:

@@ -6,6 +6,7 @@ the mediastinum and 1 at the ribs, down 0 at the apex and 1 at the diaphragm, de
 spine.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -124,12 +125,12 @@ def _side(rng: np.random.Generator) -> int:
     return 1 if rng.random() < 0.5 else -1
 
 
-def _cardiomegaly(rng, present) -> dict:
+def _cardiomegaly(rng: np.random.Generator, present: Collection[str]) -> dict:
     faint = rng.random() < FAINT_SHARE
     return {"ratio": rng.uniform(0.46, 0.505) if faint else rng.uniform(0.505, 0.63)}
 
 
-def _mediastinum(rng, present) -> dict:
+def _mediastinum(rng: np.random.Generator, present: Collection[str]) -> dict:
     # Cardiomegaly alone already makes its parent true; otherwise the mediastinum itself must be wide.
     if "Cardiomegaly" in present and rng.random() < 0.7:
         return {}
@@ -138,31 +139,31 @@ def _mediastinum(rng, present) -> dict:
             "lean": rng.uniform(-0.5, 0.5), "upper": rng.uniform(-0.75, -0.5)}
 
 
-def _opacity(rng, present) -> dict:
+def _opacity(rng: np.random.Generator, present: Collection[str]) -> dict:
     return {"patches": [_patch(rng, 0.22, 0.5) for _ in range(1 if rng.random() < 0.7 else 2)]}
 
 
-def _lesion(rng, present) -> dict:
+def _lesion(rng: np.random.Generator, present: Collection[str]) -> dict:
     number = 1 if rng.random() < 0.65 else int(rng.integers(2, 5))
     return {"patches": [_patch(rng, 0.035, 0.14) for _ in range(number)]}
 
 
-def _edema(rng, present) -> dict:
+def _edema(rng: np.random.Generator, present: Collection[str]) -> dict:
     return {"plain": how_plain(rng), "extent": rng.uniform(0.35, 0.8), "uneven": rng.normal(0, 0.35),
             "kerley": rng.random(), "grain": rng.uniform(0.035, 0.07), "plain_lateral": how_plain(rng)}
 
 
-def _consolidation(rng, present) -> dict:
+def _consolidation(rng: np.random.Generator, present: Collection[str]) -> dict:
     # A pneumonia is a consolidation already; a second, plain patch beside it is less common.
     number = int(rng.integers(0, 2)) if "Pneumonia" in present else int(rng.integers(1, 3))
     return {"patches": [_patch(rng, 0.13, 0.38, (0.15, 1.0)) for _ in range(number)]}
 
 
-def _pneumonia(rng, present) -> dict:
+def _pneumonia(rng: np.random.Generator, present: Collection[str]) -> dict:
     return {"patches": [_patch(rng, 0.2, 0.42, (0.2, 1.0))], "edge": rng.uniform(-25, 25)}
 
 
-def _atelectasis(rng, present) -> dict:
+def _atelectasis(rng: np.random.Generator, present: Collection[str]) -> dict:
     sides = [_side(rng)] if rng.random() < 0.6 else [-1, 1]
     bands = [{"side": side, "down": rng.uniform(0.45, 1.0), "across": rng.uniform(0.3, 0.7),
               "length": rng.uniform(0.2, 0.6), "width": rng.uniform(0.02, 0.062), "degrees": rng.normal(0, 16),
@@ -172,32 +173,32 @@ def _atelectasis(rng, present) -> dict:
             "plain_lateral": how_plain(rng)}
 
 
-def _pneumothorax(rng, present) -> dict:
+def _pneumothorax(rng: np.random.Generator, present: Collection[str]) -> dict:
     return {"side": _side(rng), "size": rng.uniform(0.07, 0.3), "plain": how_plain(rng)}
 
 
-def _effusion(rng, present) -> dict:
+def _effusion(rng: np.random.Generator, present: Collection[str]) -> dict:
     sides = [_side(rng)] if rng.random() < 0.6 else [-1, 1]
     depths = {side: rng.uniform(0.03, 0.08) if rng.random() < FAINT_SHARE else 0.2 + 0.7 * rng.beta(1.2, 1.9)
               for side in sides}
     return {"depths": depths, "level": rng.random() < 0.12, "veil": rng.uniform(0, 0.3) * (rng.random() < 0.3)}
 
 
-def _pleural_other(rng, present) -> dict:
+def _pleural_other(rng: np.random.Generator, present: Collection[str]) -> dict:
     start = rng.uniform(0.0, 0.55)
     return {"side": _side(rng), "kind": str(rng.choice(["band", "band", "cap", "plaques"])),
             "width": rng.uniform(0.04, 0.12), "start": start, "end": start + rng.uniform(0.3, 0.7),
             "plain": how_plain(rng), "places": rng.random((5, 3))}
 
 
-def _fracture(rng, present) -> dict:
+def _fracture(rng: np.random.Generator, present: Collection[str]) -> dict:
     first, number = int(rng.integers(2, 8)), int(rng.choice([1, 2, 3, 4]))
     return {"side": _side(rng), "ribs": list(range(first, min(first + number, 9))), "along": rng.uniform(0.45, 0.9),
             "step": rng.uniform(0.5, 1.5) * (1 if rng.random() < 0.5 else -1), "gap": rng.uniform(0.0, 0.06),
             "callus": rng.random(), "clavicle": rng.random() < 0.12}
 
 
-def _devices(rng, present) -> dict:
+def _devices(rng: np.random.Generator, present: Collection[str]) -> dict:
     common = {"central line": 0.4, "tracheal tube": 0.25, "gastric tube": 0.3, "pacemaker": 0.18, "chest tube": 0.15,
               "leads": 0.45, "sternal wires": 0.15}
     kinds = [kind for kind, rate in common.items() if rng.random() < rate]

@@ -1,5 +1,6 @@
 """How a recipe's films become crops: a template per view, learned once and kept in the run's or the cache's folder."""
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -60,10 +61,10 @@ def learn_croppers(dataset: Dataset, recipe: Recipe, folder: Path, *, skip_bad: 
     return croppers_in(folder, recipe)
 
 
-def _rescaled(films: Dataset, recipe: Recipe, skip_bad: bool):
+def _rescaled(films: Dataset, recipe: Recipe, skip_bad: bool) -> Iterator[np.ndarray]:
     cropper = Cropper("centre", None, recipe.rescaled_size, recipe.crop_size, recipe.resize)
 
-    def one(film):
+    def one(film: tuple[Path, str]) -> np.ndarray | None:
         try:
             return cropper.rescale(read_film(*film))
         except InputError:

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
@@ -227,7 +228,7 @@ def _joined(chunk: int, parts: list[Future]) -> tuple[int, np.ndarray, list[list
     return chunk, np.concatenate([pixels for pixels, _ in results]), [film for _, films in results for film in films]
 
 
-def _to_disk(handle) -> None:
+def _to_disk(handle: IO) -> None:
     handle.flush()
     os.fsync(handle.fileno())
 

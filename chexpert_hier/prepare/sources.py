@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -66,7 +67,7 @@ class Films:
         return self.dataset.labels
 
     def batches(self, rows: np.ndarray, targets: np.ndarray | None = None, batch_size: int = 32,
-                augment: Sequence[str] = (), draw: tuple[int, ...] = (0, 0)):
+                augment: Sequence[str] = (), draw: tuple[int, ...] = (0, 0)) -> Any:
         """Batches of inputs, or of (inputs, targets), in the order of `rows`, for keras' fit (shuffle=False), predict.
 
         Args:
@@ -148,7 +149,7 @@ def readable(dataset: Dataset) -> tuple[Dataset, list[BadFilm]]:
     Raises:
         InputError: none is left.
     """
-    def fault(film) -> str:
+    def fault(film: tuple[Path, str]) -> str:
         try:
             read_film(*film)
         except InputError as error:

@@ -3,6 +3,7 @@
 from ..faces import lazily
 
 PUBLIC = {
-    "page": ("read_run", "write"),
+    "judged": ("read_run",),
+    "page": ("write",),
 }
 __getattr__, __dir__ = lazily(__name__, PUBLIC)

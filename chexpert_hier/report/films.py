@@ -8,9 +8,12 @@ import numpy as np
 
 from ..errors import InputError
 from ..evaluate.names import mean_labels
+from ..finished.members import Member
 from ..heatmaps import overlays
 from ..heatmaps.maps import film_maps
+from ..heatmaps.overlays import FilmMaps
 from ..labels import key
+from .judged import Run
 
 log = logging.getLogger("chexpert_hier.report")
 
@@ -43,7 +46,7 @@ class Example:
     maps: str = ""
 
 
-def chosen(run) -> list[tuple[str, str, int]]:
+def chosen(run: Run) -> list[tuple[str, str, int]]:
     """(label, kind, case) for the mean's labels: in each kind the case that the network was most sure of."""
     cases, thresholds = run.films, run.result.table.set_index("label")["threshold"]
     found = []
@@ -57,7 +60,7 @@ def chosen(run) -> list[tuple[str, str, int]]:
     return found
 
 
-def examples(run) -> list[Example]:
+def examples(run: Run) -> list[Example]:
     """Draw the chosen cases; empty, with a warning, where films or network cannot be read."""
     from ..films.decode import read_film
     from ..finished import asked, members
@@ -77,7 +80,7 @@ def examples(run) -> list[Example]:
     return [_example(label, kind, maps[case], greys[case], run, case) for label, kind, case in picks if case in maps]
 
 
-def _maps(member, films: dict, greys: dict, labels: tuple[str, ...]) -> dict:
+def _maps(member: Member, films: dict, greys: dict, labels: tuple[str, ...]) -> dict:
     found = {}
     for lateral in (False, True):
         rows = [case for case, film in films.items() if film.lateral == lateral]
@@ -87,7 +90,7 @@ def _maps(member, films: dict, greys: dict, labels: tuple[str, ...]) -> dict:
     return found
 
 
-def _example(label: str, kind: str, maps, grey: np.ndarray, run, case: int) -> Example:
+def _example(label: str, kind: str, maps: FilmMaps, grey: np.ndarray, run: Run, case: int) -> Example:
     cases = run.films
     probability = float(cases.scores[case, cases.labels.index(label)])
     called = next(call for words, _, call, _ in KINDS if words == kind)

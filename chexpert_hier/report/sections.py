@@ -19,7 +19,7 @@ from ..evaluate.joining import UNITS
 from ..evaluate.page import in_digits, line
 from . import learning, unsure
 from .films import Example
-from .page import Run
+from .judged import Run
 
 # Where Pham et al. 2019 are silent or inconsistent: field, what the paper leaves open (section), as in
 # docs/deviations.md.
@@ -44,7 +44,7 @@ def html(run: Run, examples: Sequence[Example] = ()) -> str:
     """The page of a run: results first, then what was done.
 
     Args:
-        run: of `page.read_run`.
+        run: of `judged.read_run`.
         examples: of `films.examples`.
     """
     findings, made = Findings([run.result]), _macros()

@@ -6,7 +6,7 @@ from .. import labels
 from ..evaluate.names import mean_labels
 from ..evaluate.page import Line, in_digits, line
 from ..predict import uncertainty
-from .page import Run
+from .judged import Run
 
 
 def targets(run: Run) -> list[Line]:

@@ -27,7 +27,7 @@ class LearningRateDrop(keras.callbacks.Callback):
         super().__init__()
         self.first, self.drop, self.every = first, drop, every
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Set the epoch's rate."""
         self.model.optimizer.learning_rate = self.first / self.drop ** (epoch // self.every)
 
@@ -62,11 +62,11 @@ class StopWhereLossBreaks(keras.callbacks.Callback):
         self.stage, self.keys, self.batch_size, self.epoch = stage, keys, batch_size, 0
         self.pieces, self.done = pieces, done
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Remember the epoch for the message."""
         self.epoch = epoch
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         """Check the running loss."""
         if not np.isfinite((logs or {}).get("loss", 0.0)):
             number = self.done + batch // self.pieces
@@ -82,7 +82,7 @@ class Shown(keras.callbacks.Callback):
         super().__init__()
         self.bar, self.left, self.batch_size = bar, films, batch_size
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         count = min(self.batch_size, self.left)
         self.left -= count
         self.bar.add(count)
@@ -99,11 +99,11 @@ class WithinEpoch(keras.callbacks.Callback):
         self.save, self.every, self.pieces, self.done, self.total = save, every, pieces, done, total
         self.running = running
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         for variable, value in zip(running_loss(self.model), self.running):
             variable.assign(value)
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         number, rest = divmod(batch + 1, self.pieces)
         number += self.done
         if self.every and not rest and number % self.every == 0 and number < self.total:

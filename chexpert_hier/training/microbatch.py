@@ -90,7 +90,7 @@ class WholeSteps(keras.callbacks.Callback):
         super().__init__()
         self.pieces = pieces
 
-    def on_train_batch_begin(self, batch, logs=None):
+    def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
         """Where the batch before stopped short of its step, forget what it had summed."""
         optimizer = getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)
         if batch % self.pieces or not optimizer.built:

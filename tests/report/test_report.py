@@ -14,7 +14,8 @@ from chexpert_hier.errors import InputError
 from chexpert_hier.phantom import making
 from chexpert_hier.report import learning, sections
 from chexpert_hier.report.films import Example, chosen
-from chexpert_hier.report.page import read_run, write
+from chexpert_hier.report.judged import read_run
+from chexpert_hier.report.page import write
 
 HOSTILE = '<img src=x onerror="alert(1)">&$x$'
 VOID = {"meta", "img", "br", "link", "input", "hr"}
