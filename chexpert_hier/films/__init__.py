@@ -9,7 +9,7 @@ PUBLIC = {
     "plausible": ("FLAGS", "flag", "graph_flag"),
     "template": ("Cropper", "learn_template", "read_template", "write_template"),
     "normalisation": ("IMAGENET", "Normalisation", "graph_normalise", "normalise"),
-    "augment": ("AUGMENTATIONS", "tta_views"),
+    "augment": ("AUGMENTATIONS", "TTA_VIEWS", "tta_views"),
     "batches": ("Batches", "CropSource", "FilmSource", "crop_batches", "stream"),
 }
 __getattr__, __dir__ = lazily(__name__, PUBLIC)

@@ -11,18 +11,12 @@ import numpy as np
 
 from ..errors import InputError, one_of
 from ..labels import uniform_draws
-
-# Pham et al. 2019, section 4.4: "a horizontal flipping, rotating +-7 degrees, scaling +-2 %, shearing +-5 pixels"
-# (deviations E3); 5 pixels over a height of 224 (E4).
-TTA_KINDS = ("hflip", "rotation", "scaling", "shear")
-ROTATION = 7.0
-SCALING = 0.02
-SHEAR = 5 / 224
+from .grey import Tensor
 
 
 # ---------------------------------------------------------------------------------------------------- training
 
-def hflip(crops: np.ndarray, draws: np.ndarray, parameter: float | None) -> np.ndarray:
+def hflip(crops: np.ndarray, draws: np.ndarray, parameter: float) -> np.ndarray:
     """Mirror left and right every other film (all recipes but Pham's; deviations P6)."""
     out = crops.copy()
     chosen = draws[:, 0] < 0.5
@@ -30,7 +24,7 @@ def hflip(crops: np.ndarray, draws: np.ndarray, parameter: float | None) -> np.n
     return out
 
 
-def vflip(crops: np.ndarray, draws: np.ndarray, parameter: float | None) -> np.ndarray:
+def vflip(crops: np.ndarray, draws: np.ndarray, parameter: float) -> np.ndarray:
     """Mirror top and bottom every other film (HBCE's published code; no recipe's default: chests stand upright)."""
     out = crops.copy()
     chosen = draws[:, 0] < 0.5
@@ -38,23 +32,23 @@ def vflip(crops: np.ndarray, draws: np.ndarray, parameter: float | None) -> np.n
     return out
 
 
-def random_crop(crops: np.ndarray, draws: np.ndarray, parameter: float | None) -> np.ndarray:
+def random_crop(crops: np.ndarray, draws: np.ndarray, parameter: float) -> np.ndarray:
     """Cut a square of `parameter` pixels at a random place (CheXpertNet: 320 out of 364)."""
     return _cut(crops, int(parameter), draws)
 
 
-def centre_crop(crops: np.ndarray, draws: np.ndarray, parameter: float | None) -> np.ndarray:
+def centre_crop(crops: np.ndarray, draws: np.ndarray, parameter: float) -> np.ndarray:
     """Cut the central square of `parameter` pixels; draws nothing, for evaluation."""
     return _cut(crops, int(parameter), np.full_like(draws, 0.5))
 
 
-def brightness(crops: np.ndarray, draws: np.ndarray, parameter: float | None) -> np.ndarray:
+def brightness(crops: np.ndarray, draws: np.ndarray, parameter: float) -> np.ndarray:
     """Add up to +-`parameter` of the full range (HBCE: 0.1)."""
     shift = (2 * draws[:, 0] - 1) * parameter * 255
     return _to_bytes(crops + shift[:, None, None].astype(np.float32))
 
 
-def contrast(crops: np.ndarray, draws: np.ndarray, parameter: float | None) -> np.ndarray:
+def contrast(crops: np.ndarray, draws: np.ndarray, parameter: float) -> np.ndarray:
     """Stretch around the film's mean by up to 1 +- `parameter` (HBCE: 0.9 to 1.1)."""
     factor = (1 + (2 * draws[:, 0] - 1) * parameter).astype(np.float32)[:, None, None]
     mean = crops.mean(axis=(1, 2), keepdims=True, dtype=np.float64).astype(np.float32)
@@ -135,7 +129,7 @@ def plain_window(names: Sequence[str], side: int) -> tuple[int, int]:
     return first, side
 
 
-def plain(crops, names: Sequence[str]):
+def plain(crops: Tensor, names: Sequence[str]) -> Tensor:
     """The recipe's view of crops (n, c, c), an array or a tensor, where nothing is drawn."""
     if not names:
         return crops
@@ -161,7 +155,7 @@ def tta_views(crops: np.ndarray, keys: Sequence[str], draws: int, seed: int, com
               include_original: bool = False) -> Iterator[np.ndarray]:
     """The random views over which predictions are averaged, one draw at a time.
 
-    Per film and draw one of four transforms, each as likely: mirrored, rotated by up to 7 degrees, scaled by up to 2 %,
+    Per film and draw one of TTA_VIEWS, each as likely: mirrored, rotated by up to 7 degrees, scaled by up to 2 %,
     sheared by up to 5 pixels in 224; magnitudes uniform in the range, about the centre, bilinear, black outside.
 
     Args:
@@ -169,7 +163,7 @@ def tta_views(crops: np.ndarray, keys: Sequence[str], draws: int, seed: int, com
         keys: the films' names, n of them.
         draws: how many views of each film; the paper's 10.
         seed: what the draws depend on beside the film.
-        composed: all four in one view (mirrored every other time) instead of one of them.
+        composed: all of them in one view (mirrored every other time) instead of one.
         include_original: give the crops themselves first, as one view more.
 
     Yields:
@@ -188,40 +182,56 @@ def tta_views(crops: np.ndarray, keys: Sequence[str], draws: int, seed: int, com
         yield out
 
 
-def tta_matrices(keys: Sequence[str], draw: int, seed: int, size: int, composed: bool = False) -> np.ndarray:
-    """Where each pixel of a view comes from: float64 (n, 2, 3), (x, y, 1) in the view -> (x, y) in the crop."""
-    drawn = uniform_draws(keys, ["kind", *TTA_KINDS], seed, stream=draw)  # (n, 5)
-    kind = (drawn[:, 0] * len(TTA_KINDS)).astype(int)
-    signed = 2 * drawn[:, 1:] - 1  # (n, 4) in [-1, 1)
-    matrices = np.broadcast_to(np.eye(2), (len(kind), 2, 2))
-    for place, linear in enumerate((_mirrored, _rotated, _scaled, _sheared)):
-        chosen = (kind == place) | composed
-        amount = np.where(chosen, signed[:, place], 0.0)
-        if linear is _mirrored:  # a yes or no: always where it is the one kind, every other time when composed
-            amount = chosen & ((amount > 0) | (not composed))
-        matrices = matrices @ linear(amount)
-    centre = np.full(2, (size - 1) / 2)
-    shift = centre - matrices @ centre  # the centre stays where it is
-    return np.concatenate([matrices, shift[:, :, None]], axis=2)
+def mirrored(amounts: np.ndarray, composed: bool) -> np.ndarray:
+    """Left and right exchanged: always, or every other time where it is one of several changes."""
+    return _linear(np.where((amounts > 0) | (not composed), -1.0, 1.0), 0, 0, 1)
 
 
-def _mirrored(chosen: np.ndarray) -> np.ndarray:
-    return _linear(np.where(chosen, -1.0, 1.0), 0, 0, 1)
-
-
-def _rotated(amount: np.ndarray) -> np.ndarray:
-    angle = np.deg2rad(ROTATION) * amount
+def rotated(amounts: np.ndarray, composed: bool) -> np.ndarray:
+    """Turned by up to +-ROTATION degrees."""
+    angle = np.deg2rad(ROTATION) * amounts
     return _linear(np.cos(angle), -np.sin(angle), np.sin(angle), np.cos(angle))
 
 
-def _scaled(amount: np.ndarray) -> np.ndarray:
-    return _linear(1 / (1 + SCALING * amount), 0, 0, 1 / (1 + SCALING * amount))
+def scaled(amounts: np.ndarray, composed: bool) -> np.ndarray:
+    """Larger or smaller by up to SCALING."""
+    return _linear(1 / (1 + SCALING * amounts), 0, 0, 1 / (1 + SCALING * amounts))
 
 
-def _sheared(amount: np.ndarray) -> np.ndarray:
-    return _linear(1, SHEAR * amount, 0, 1)
+def sheared(amounts: np.ndarray, composed: bool) -> np.ndarray:
+    """Rows shifted against each other by up to SHEAR of the height."""
+    return _linear(1, SHEAR * amounts, 0, 1)
 
 
-def _linear(*parts) -> np.ndarray:
+def _linear(*parts: float | np.ndarray) -> np.ndarray:
     """Four numbers or (n,) arrays, row by row -> (n, 2, 2)."""
     return np.stack(np.broadcast_arrays(*map(np.asarray, parts)), axis=-1).astype(np.float64).reshape(-1, 2, 2)
+
+
+# Pham et al. 2019, section 4.4: "a horizontal flipping, rotating +-7 degrees, scaling +-2 %, shearing +-5 pixels"
+# (deviations E3); 5 pixels over a height of 224 (E4).
+ROTATION = 7.0
+SCALING = 0.02
+SHEAR = 5 / 224
+# name -> (uniform draws (n,) in [-1, 1), whether all views are composed) -> where a pixel comes from, about the centre:
+# float64 (n, 2, 2)
+TTA_VIEWS: dict[str, Callable[[np.ndarray, bool], np.ndarray]] = {
+    "hflip": mirrored,
+    "rotation": rotated,
+    "scaling": scaled,
+    "shear": sheared,
+}
+
+
+def tta_matrices(keys: Sequence[str], draw: int, seed: int, size: int, composed: bool = False) -> np.ndarray:
+    """Where each pixel of a view comes from: float64 (n, 2, 3), (x, y, 1) in the view -> (x, y) in the crop."""
+    drawn = uniform_draws(keys, ["kind", *TTA_VIEWS], seed, stream=draw)  # (n, 1 + views)
+    kind = (drawn[:, 0] * len(TTA_VIEWS)).astype(int)
+    matrices = np.broadcast_to(np.eye(2), (len(kind), 2, 2))
+    for place, linear in enumerate(TTA_VIEWS.values()):
+        chosen = (kind == place) | composed
+        change = linear(2 * drawn[:, 1 + place] - 1, composed)
+        matrices = matrices @ np.where(chosen[:, None, None], change, np.eye(2))
+    centre = np.full(2, (size - 1) / 2)
+    shift = centre - matrices @ centre  # the centre stays where it is
+    return np.concatenate([matrices, shift[:, :, None]], axis=2)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import cv2
 import numpy as np
@@ -17,7 +18,7 @@ import numpy as np
 from ..errors import InputError
 from .augment import augmented
 from .decode import read_film
-from .grey import FilmError
+from .grey import FilmError, Tensor
 from .normalisation import IMAGENET, Normalisation, checked_side, normalise
 from .template import Cropper
 
@@ -36,7 +37,7 @@ class FilmSource:
         workers: threads; None for one per core.
     """
 
-    files: Sequence[str | os.PathLike]
+    files: Sequence[str | os.PathLike[str]]
     cropper: Cropper | Sequence[Cropper]
     names: Sequence[str] | None = None
     cropper_of: Sequence[int] | None = None
@@ -148,7 +149,7 @@ class Batches:
             return crops[..., None]
         return normalise(crops, self.how, self.image_size)
 
-    def __getitem__(self, number: int):
+    def __getitem__(self, number: int) -> Any:
         """Batch `number`: inputs, or (inputs, targets), or (inputs, targets, weights)."""
         start = number * self.batch_size
         parts = [self.inputs(start)]
@@ -157,7 +158,7 @@ class Batches:
         return tuple(parts) if len(parts) > 1 else parts[0]
 
 
-def stream(batches: Batches, parallel: int = 2, ahead: int = 2):
+def stream(batches: Batches, parallel: int = 2, ahead: int = 2) -> Any:
     """The batches as a tf.data.Dataset of the network's inputs, (inputs, targets) or (inputs, targets, weights).
 
     At most `parallel + ahead` batches are held. An unreadable film ends the stream; wrap what reads from it in
@@ -171,7 +172,7 @@ def stream(batches: Batches, parallel: int = 2, ahead: int = 2):
     read = _marked(batches.inputs)
 
     @tf.autograph.experimental.do_not_convert
-    def load(start):
+    def load(start: Tensor) -> Tensor:
         inputs = tf.numpy_function(read, [start], dtype)
         inputs.set_shape([None, side, side, channels])
         return inputs
@@ -184,7 +185,7 @@ def stream(batches: Batches, parallel: int = 2, ahead: int = 2):
     return joined.apply(tf.data.experimental.assert_cardinality(len(batches))).prefetch(ahead)
 
 
-def crop_batches(batches: Batches, workers: int = 2):
+def crop_batches(batches: Batches, workers: int = 2) -> Any:
     """The batches as a keras.utils.PyDataset, for any backend and without TensorFlow.
 
     Give it to `fit` with shuffle=False: Keras would otherwise shuffle the batches once more.
@@ -194,10 +195,10 @@ def crop_batches(batches: Batches, workers: int = 2):
     class CropBatches(keras.utils.PyDataset):
         """Batches in the order given."""
 
-        def __len__(self):
+        def __len__(self) -> int:
             return len(batches)
 
-        def __getitem__(self, number):
+        def __getitem__(self, number: int) -> Any:
             return batches[number]
 
     return CropBatches(workers=workers, use_multiprocessing=False, max_queue_size=workers + 2)
@@ -206,9 +207,9 @@ def crop_batches(batches: Batches, workers: int = 2):
 BEGIN, END = "<film error>", "</film error>"
 
 
-def _marked(function: Callable) -> Callable:
+def _marked(function: Callable[..., Any]) -> Callable[..., Any]:
     """Mark an error line so that `film_errors` finds it again in what TensorFlow makes of it."""
-    def call(*args):
+    def call(*args: Any) -> Any:
         try:
             return function(*args)
         except InputError as error:

@@ -17,6 +17,7 @@ from .grey import (
     MOST_PIXELS,
     DamagedError,
     FilmError,
+    Tensor,
     bands,
     check_size,
     luminance,
@@ -36,7 +37,7 @@ class Decoded(NamedTuple):
     damage: str
 
 
-def read_film(source: str | os.PathLike | bytes, name: str | None = None, min_side: int = MIN_SIDE) -> np.ndarray:
+def read_film(source: str | os.PathLike[str] | bytes, name: str | None = None, min_side: int = MIN_SIDE) -> np.ndarray:
     """Read a film as 8-bit grey, upright.
 
     Known by content, not by name. More than 8 bits are scaled by the smallest bit depth that holds the brightest
@@ -84,12 +85,12 @@ def decode_film(data: bytes, name: str, min_side: int = MIN_SIDE, accept_damaged
         raise FilmError(f"{name}: the image decoder failed; is the file damaged?") from None
 
 
-def _read_bytes(file: str | os.PathLike) -> bytes:
+def _read_bytes(file: str | os.PathLike[str]) -> bytes:
     with open(file, "rb", buffering=0) as handle:
         return handle.read()
 
 
-def read_bytes(source: str | os.PathLike, name: str) -> bytes:
+def read_bytes(source: str | os.PathLike[str], name: str) -> bytes:
     """A file's bytes.
 
     Raises:
@@ -101,7 +102,7 @@ def read_bytes(source: str | os.PathLike, name: str) -> bytes:
         raise FilmError(f"{name}: {_why_unreadable(source, error)}") from None
 
 
-def _why_unreadable(source: str | os.PathLike, error: OSError) -> str:
+def _why_unreadable(source: str | os.PathLike[str], error: OSError) -> str:
     if isinstance(error, FileNotFoundError):
         return "no such file"
     if Path(source).is_dir():
@@ -157,7 +158,7 @@ def _turn(image: np.ndarray, orientation: int) -> np.ndarray:
     return np.ascontiguousarray(image[:, ::-1] if orientation in FLIP_COLUMNS else image)
 
 
-def graph_decode(data):
+def graph_decode(data: Tensor) -> Tensor:
     """Decode one film in TensorFlow operations: the pixels of `read_film`, or an error that says what is expected.
 
     Reads JPEG (grey or colour, any EXIF orientation) and 8-bit grey PNG.
@@ -180,7 +181,7 @@ def graph_decode(data):
         return tf.cond(is_jpeg, lambda: _graph_jpeg(data), lambda: _graph_png(data, expected))
 
 
-def _graph_jpeg(data):
+def _graph_jpeg(data: Tensor) -> Tensor:
     import tensorflow as tf
 
     shape = tf.io.extract_jpeg_shape(data)
@@ -195,7 +196,7 @@ def _graph_jpeg(data):
     return _graph_check_content(grey)
 
 
-def _graph_png(data, expected: str):
+def _graph_png(data: Tensor, expected: str) -> Tensor:
     import tensorflow as tf
 
     size = tf.cast(tf.io.decode_raw(tf.strings.substr(data, 16, 10), tf.uint8), tf.int64)  # width, height, bits, colour
@@ -209,7 +210,7 @@ def _graph_png(data, expected: str):
         return _graph_check_content(tf.io.decode_png(data, channels=1)[..., 0])
 
 
-def _graph_check_size(height, width, pixel_bytes=1) -> list:
+def _graph_check_size(height: Tensor, width: Tensor, pixel_bytes: Tensor = 1) -> list[Tensor]:
     """`check_size` in TensorFlow operations: the assertions to hang the decoder on."""
     import tensorflow as tf
 
@@ -220,7 +221,7 @@ def _graph_check_size(height, width, pixel_bytes=1) -> list:
             tf.debugging.Assert(~large, ["film too large, height and width:", height, width])]
 
 
-def _graph_check_content(grey):
+def _graph_check_content(grey: Tensor) -> Tensor:
     import tensorflow as tf
 
     seen = tf.debugging.Assert(tf.reduce_min(grey) < tf.reduce_max(grey), ["film without picture content: one shade"])
@@ -228,7 +229,7 @@ def _graph_check_content(grey):
         return tf.identity(grey)
 
 
-def _graph_orientation(head):
+def _graph_orientation(head: Tensor) -> Tensor:
     """`_orientation` in TensorFlow operations: int32 (bytes,) -> int32 (); 1 when there is no readable tag."""
     import tensorflow as tf
 
@@ -239,16 +240,16 @@ def _graph_orientation(head):
     start = tf.reduce_min(tf.where(found, tf.range(tf.size(found)), count)) + 6
     padded = tf.concat([head, tf.zeros([24], tf.int32)], 0)  # so that a cut-off tag reads as no tag
 
-    def number(place, length):
+    def number(place: Tensor, length: int) -> Tensor:
         big = tf.reduce_sum(padded[place:place + length] * [256 ** (length - 1 - k) for k in range(length)])
         little = tf.reduce_sum(padded[place:place + length] * [256 ** k for k in range(length)])
         return tf.where(padded[tf.minimum(start, count)] == ord("I"), little, big)
 
-    def read():
+    def read() -> Tensor:
         directory = tf.clip_by_value(start + number(start + 4, 4), 0, count)
         entries = tf.clip_by_value((count - directory - 2) // 12, 0, number(directory, 2))
 
-        def look(code, k):
+        def look(code: Tensor, k: Tensor) -> Tensor:
             entry = directory + 2 + 12 * k
             return tf.where(number(entry, 2) == 0x0112, number(entry + 8, 2), code)
 

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .grey import Tensor
 from .rescaling import graph_rescale, rescale
 
 SIDE = 64
@@ -54,7 +55,7 @@ def scores(grey: np.ndarray) -> np.ndarray:
     return small_scores(small[None])[0]
 
 
-def graph_scores(grey):
+def graph_scores(grey: Tensor) -> Tensor:
     """`scores` in TensorFlow operations: uint8 tensor (h, w) -> int32 tensor (classes,)."""
     import tensorflow as tf
 
@@ -69,7 +70,7 @@ def small_scores(small: np.ndarray) -> np.ndarray:
 
 # The functions below are written once for both forms; `ops` is `in_numpy()` or `_in_tensorflow()`.
 
-def _scores(small, ops: SimpleNamespace):
+def _scores(small: Tensor, ops: SimpleNamespace) -> Tensor:
     """int64 (n, SIDE, SIDE) -> float32 (n, classes), whole numbers."""
     convolutions, dense = layers()
     values = contrast_free(small, ops)[..., None]  # (n, 64, 64, 1)
@@ -79,7 +80,7 @@ def _scores(small, ops: SimpleNamespace):
     return _weighed(_positive(_weighed(values, dense[0], ops), ops), dense[1], ops)
 
 
-def contrast_free(small, ops: SimpleNamespace):
+def contrast_free(small: Tensor, ops: SimpleNamespace) -> Tensor:
     """UNITS times (value - mean) / standard deviation, rounded half to even: float32, 0 for a flat picture."""
     count = SIDE ** 2
     total = ops.sum(small)  # (n, 1, 1)
@@ -89,7 +90,7 @@ def contrast_free(small, ops: SimpleNamespace):
     return ops.single(ops.maximum(ops.minimum(units, -LOWEST), LOWEST))
 
 
-def neighbours(values, ops: SimpleNamespace):
+def neighbours(values: Tensor, ops: SimpleNamespace) -> Tensor:
     """(n, s, s, c) -> (n, s / 2, s / 2, 9 c): each second pixel with the eight around it, black outside."""
     side = values.shape[1]
     padded = ops.pad(values, [[0, 0], [1, 0], [1, 0], [0, 0]])
@@ -97,11 +98,11 @@ def neighbours(values, ops: SimpleNamespace):
                             for row in range(3) for column in range(3)], -1)
 
 
-def _weighed(values, layer: Layer, ops: SimpleNamespace):
+def _weighed(values: Tensor, layer: Layer, ops: SimpleNamespace) -> Tensor:
     return ops.floor((ops.matmul(values, layer.weights) + layer.bias) / np.float32(layer.divisor))
 
 
-def _positive(values, ops: SimpleNamespace):
+def _positive(values: Tensor, ops: SimpleNamespace) -> Tensor:
     return ops.minimum(ops.maximum(values, np.float32(0)), np.float32(HIGHEST))
 
 

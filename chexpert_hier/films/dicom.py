@@ -123,7 +123,7 @@ def view(data: bytes) -> str:
     return said(data).view
 
 
-def _view(head) -> str:
+def _view(head: Any) -> str:
     position = str(head.get("ViewPosition") or "").strip().upper()
     codes = head.get("ViewCodeSequence") or []
     meaning = str(codes[0].get("CodeMeaning") or "").lower() if len(codes) else ""
@@ -166,7 +166,7 @@ def _check_deflated(data: bytes) -> None:
         raise FilmError(f"too large: its data set takes more than {MOST_INFLATED >> 20} MiB when unpacked")
 
 
-def _check_kind(head) -> None:
+def _check_kind(head: Any) -> None:
     modality = str(head.get("Modality") or "").strip().upper()
     if modality and modality not in MODALITIES:
         raise FilmError(f"modality is {_shown(modality)}, not CR or DX")
@@ -175,11 +175,11 @@ def _check_kind(head) -> None:
         raise FilmError(f"body part is {_shown(part)}, not CHEST")
 
 
-def _part(head) -> str:
+def _part(head: Any) -> str:
     return str(head.get("BodyPartExamined") or "").strip().upper()
 
 
-def _region(head) -> str:
+def _region(head: Any) -> str:
     """The body part where it is more, less or other than the chest; "" where it is the chest or nothing is said."""
     part = _part(head)
     chest = any(name in part for name in CHESTS)
@@ -192,7 +192,7 @@ def _shown(code: str) -> str:
     return code if len(code) <= 16 and code.replace(" ", "").replace("_", "").isalpha() else "something else"
 
 
-def _check_pixels(head, min_side: int) -> None:
+def _check_pixels(head: Any, min_side: int) -> None:
     if "PixelData" not in head or not head.get("Rows") or not head.get("Columns"):
         raise FilmError("no pixel data in this DICOM file")
     frames = int(head.get("NumberOfFrames") or 1)
@@ -202,7 +202,7 @@ def _check_pixels(head, min_side: int) -> None:
     check_size(int(head.Rows), int(head.Columns), min_side, 8 * int(head.get("SamplesPerPixel") or 1))
 
 
-def _stored(head, whole: bool = True) -> np.ndarray:
+def _stored(head: Any, whole: bool = True) -> np.ndarray:
     """The stored values, int32 (h, w) or uint8/uint16 (h, w, 3); bits above BitsStored (overlays) are dropped."""
     from pydicom.pixels import get_decoder, pixel_array
 
@@ -233,7 +233,7 @@ def _stored(head, whole: bool = True) -> np.ndarray:
     return pixels if pixels.ndim == 3 else _unpacked(pixels, head)
 
 
-def _check_jpeg(head) -> None:
+def _check_jpeg(head: Any) -> None:
     """Refuse a JPEG whose data is broken: the decoders behind pydicom do not say so."""
     from pydicom.encaps import get_frame
 
@@ -243,7 +243,7 @@ def _check_jpeg(head) -> None:
         decode_jpeg(data, header)
 
 
-def _unpacked(pixels: np.ndarray, head) -> np.ndarray:
+def _unpacked(pixels: np.ndarray, head: Any) -> np.ndarray:
     allocated = int(head.get("BitsAllocated") or 16)
     bits = min(int(head.get("BitsStored") or allocated), allocated)
     if pixels.dtype.kind == "f" or bits >= 32:
@@ -256,7 +256,7 @@ def _unpacked(pixels: np.ndarray, head) -> np.ndarray:
     return values.astype(np.int32)
 
 
-def _displayed(values: np.ndarray, stored: np.ndarray, head) -> np.ndarray:
+def _displayed(values: np.ndarray, stored: np.ndarray, head: Any) -> np.ndarray:
     """Stored values -> uint8 grey of the same shape, as a viewer shows them; `stored` are all the film's values."""
     from pydicom.pixels import apply_modality_lut
 
@@ -271,7 +271,7 @@ def _displayed(values: np.ndarray, stored: np.ndarray, head) -> np.ndarray:
     return np.floor(255 * np.clip(shown, 0, 1) + 0.5).astype(np.uint8)
 
 
-def _inverted(head) -> bool:
+def _inverted(head: Any) -> bool:
     """Whether the smallest value is white. The shape, which is meant for what has been windowed, goes before the
     photometric interpretation where both are there and differ (PS3.3 C.8.11.3.1.2: they should not)."""
     shape = str(head.get("PresentationLUTShape") or "").strip().upper()
@@ -279,7 +279,7 @@ def _inverted(head) -> bool:
         head.get("PhotometricInterpretation") == "MONOCHROME1"
 
 
-def _looked_up(meant: np.ndarray, head) -> np.ndarray | None:
+def _looked_up(meant: np.ndarray, head: Any) -> np.ndarray | None:
     """The VOI LUT on [0, 1], None without one."""
     from pydicom.pixels import apply_voi
 
@@ -294,7 +294,7 @@ def _looked_up(meant: np.ndarray, head) -> np.ndarray | None:
         return None
 
 
-def _windowed(meant: np.ndarray, head) -> np.ndarray | None:
+def _windowed(meant: np.ndarray, head: Any) -> np.ndarray | None:
     """The first window on [0, 1] (PS3.3 C.11.2.1.2 and C.11.2.1.3), None without one that makes sense."""
     centre, width = _first(head.get("WindowCenter")), _first(head.get("WindowWidth"))
     function = str(head.get("VOILUTFunction") or "LINEAR").upper()
@@ -307,7 +307,7 @@ def _windowed(meant: np.ndarray, head) -> np.ndarray | None:
     return np.clip((meant - (centre - 0.5)) / (width - 1) + 0.5, 0, 1)
 
 
-def _first(value) -> float | None:
+def _first(value: Any) -> float | None:
     """The first of one or several numbers; None where there is none."""
     try:
         number = float(value if isinstance(value, str | int | float) else value[0])
@@ -321,7 +321,7 @@ def _first(value) -> float | None:
     return number if np.isfinite(number) else None
 
 
-def _by_values(values: np.ndarray, meant: np.ndarray, stored: np.ndarray, head) -> np.ndarray:
+def _by_values(values: np.ndarray, meant: np.ndarray, stored: np.ndarray, head: Any) -> np.ndarray:
     """Without a window: 8-bit values as they are, others between the ends of the values present without padding."""
     identity = np.array_equal(meant, values)
     if identity and int(head.get("BitsStored") or 16) <= 8 and stored.min() >= 0:
@@ -339,7 +339,7 @@ def _by_values(values: np.ndarray, meant: np.ndarray, stored: np.ndarray, head) 
     return np.clip((meant - low) / max(high - low, 1e-12), 0, 1)
 
 
-def _colour(pixels: np.ndarray, head) -> np.ndarray:
+def _colour(pixels: np.ndarray, head: Any) -> np.ndarray:
     """RGB (pydicom has turned YBR into it) or palette -> uint8 (h, w) luminance."""
     if head.get("PhotometricInterpretation") == "PALETTE COLOR":
         from pydicom.pixels import apply_color_lut

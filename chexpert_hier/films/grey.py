@@ -3,6 +3,8 @@
 The leaf of the films' area: errors and arithmetic, no file formats.
 """
 
+from typing import Any
+
 import numpy as np
 
 from ..errors import InputError
@@ -11,6 +13,8 @@ from ..errors import InputError
 MOST_PIXELS = 200_000_000
 # What a decoder may have to hold for one film; reading any file takes less than four times as much.
 MOST_BYTES = 2 ** 28
+# An array, or a tensor of TensorFlow or Keras, which have no types to speak of.
+Tensor = Any
 BAND = 2 ** 22  # pixels that are converted at a time
 MIN_SIDE = 32
 

@@ -2,7 +2,7 @@
 
 import zlib
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from .grey import DamagedError, FilmError
 
@@ -116,7 +116,7 @@ def _orientation(data: bytes, mark: bytes) -> int:
     data = data[:65536]
     if len(data) < start + 8:
         return 1
-    order = "little" if data[start] == ord("I") else "big"
+    order: Literal["little", "big"] = "little" if data[start] == ord("I") else "big"
     directory = start + int.from_bytes(data[start + 4:start + 8], order)
     for entry in range(int.from_bytes(data[directory:directory + 2], order)):
         tag = data[directory + 2 + 12 * entry:directory + 14 + 12 * entry]

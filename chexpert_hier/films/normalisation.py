@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 
 from ..errors import InputError, one_of
+from .grey import Tensor
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class Normalisation:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if len(self.mean) != 3 or len(self.std) != 3 or not np.all(np.isfinite([*self.mean, *self.std])) \
                 or min(self.std) <= 0:
             raise InputError(f"normalisation: expected three finite means and three positive standard deviations, "
@@ -95,7 +96,7 @@ def normalise(crops: np.ndarray, how: str | Normalisation = "imagenet", image_si
     return out
 
 
-def graph_normalise(crops, how: Normalisation, image_size: int | None = None):
+def graph_normalise(crops: Tensor, how: Normalisation, image_size: int | None = None) -> Tensor:
     """`normalise` in keras.ops, for the SavedModel and for normalising on the device: same arguments, a tensor back."""
     from keras import ops
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from . import detector
 from .detector import CLASSES
+from .grey import Tensor
 from .headers import read_header
 
 
@@ -73,7 +74,7 @@ def view_code(scores: np.ndarray) -> np.ndarray:
     return np.where(scores[:, 0] - scores[:, 1:].max(1) >= LEAST, 0, advised).astype(np.int32)
 
 
-def graph_flag(grey):
+def graph_flag(grey: Tensor) -> Tensor:
     """`flag` of a picture's view in TensorFlow operations: uint8 tensor (h, w) -> int32 tensor ()."""
     import tensorflow as tf
 

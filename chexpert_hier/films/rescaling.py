@@ -11,6 +11,8 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 
+from .grey import Tensor
+
 RESIZES = ("auto", "bilinear", "area")
 
 # Single precision stays within this of the exact rescaled value.
@@ -51,11 +53,11 @@ def rescale(grey: np.ndarray, size: int = 256, resize: str = "auto") -> np.ndarr
     return rounded
 
 
-def graph_rescale(grey, size: int = 256, resize: str = "auto"):
+def graph_rescale(grey: Tensor, size: int = 256, resize: str = "auto") -> Tensor:
     """`rescale` in TensorFlow operations: uint8 tensor (h, w) -> int64 tensor (size, size)."""
     import tensorflow as tf
 
-    def exactly(area: bool):
+    def exactly(area: bool) -> Tensor:
         return rescale_exactly(grey, size, area, in_tensorflow())
 
     if resize == "auto":
@@ -68,7 +70,7 @@ def graph_rescale(grey, size: int = 256, resize: str = "auto"):
 _held = threading.local()
 
 
-def scratch(name: str, count: int, dtype) -> np.ndarray:
+def scratch(name: str, count: int, dtype: type) -> np.ndarray:
     """This thread's own array (count,), kept between films: new memory costs more here than the arithmetic."""
     held = vars(_held)
     if name not in held or held[name].size < count:
@@ -115,15 +117,17 @@ def _area_weights(index: np.ndarray, length: int, size: int) -> tuple[np.ndarray
 # The functions below are written once for both forms; `ops` is `in_numpy()` or `in_tensorflow()`.
 
 def in_numpy() -> SimpleNamespace:
+    """The operations of arrays."""
     return SimpleNamespace(take=np.take, cumsum=np.cumsum, minimum=np.minimum, maximum=np.maximum, arange=np.arange,
                            integer=lambda x: np.asarray(x).astype(np.int64), where=np.where,
                            zero_first=lambda x, axis: np.insert(x, 0, 0, axis))
 
 
 def in_tensorflow() -> SimpleNamespace:
+    """The operations of TensorFlow's tensors."""
     import tensorflow as tf
 
-    def zero_first(x, axis):
+    def zero_first(x: Tensor, axis: int) -> Tensor:
         return tf.pad(x, [[int(k == axis), 0] for k in range(len(x.shape))])
 
     return SimpleNamespace(take=lambda x, index, axis: tf.gather(x, index, axis=axis),
@@ -132,7 +136,7 @@ def in_tensorflow() -> SimpleNamespace:
                            integer=lambda x: tf.cast(x, tf.int64), zero_first=zero_first)
 
 
-def rescale_exactly(grey, size: int, area: bool, ops: SimpleNamespace):
+def rescale_exactly(grey: Tensor, size: int, area: bool, ops: SimpleNamespace) -> Tensor:
     """The rescaled film in integers all the way: (h, w) -> int64 (size, size)."""
     total, denominator = ops.integer(grey), 1
     for axis in (0, 1):
@@ -143,20 +147,22 @@ def rescale_exactly(grey, size: int, area: bool, ops: SimpleNamespace):
     return half_to_even(total, denominator, ops)
 
 
-def _tensor_shape(tensor):
+def _tensor_shape(tensor: Tensor) -> Tensor:
     import tensorflow as tf
 
     return tf.shape(tensor, out_type=tf.int64)
 
 
-def _interpolate_along(values, axis: int, length, size: int, ops: SimpleNamespace):
+def _interpolate_along(values: Tensor, axis: int, length: Tensor, size: int,
+                       ops: SimpleNamespace) -> tuple[Tensor, int]:
     """2 size times the linear interpolation of `values` along `axis`, and that factor."""
     low, high, share = _neighbours(ops.arange(size), length, size, ops)
     share = share[:, None] if axis == 0 else share[None, :]
     return ops.take(values, low, axis) * (2 * size - share) + ops.take(values, high, axis) * share, 2 * size
 
 
-def _average_along(values, axis: int, length, size: int, ops: SimpleNamespace):
+def _average_along(values: Tensor, axis: int, length: Tensor, size: int,
+                   ops: SimpleNamespace) -> tuple[Tensor, Tensor]:
     """`length` times the mean of `values` over each of `size` equal parts of `axis`, and that factor."""
     edge = ops.arange(size + 1) * length  # in 1/size pixel
     whole, part = edge // size, edge % size
@@ -167,7 +173,8 @@ def _average_along(values, axis: int, length, size: int, ops: SimpleNamespace):
     return upper - lower, length
 
 
-def _neighbours(index, length, size: int, ops: SimpleNamespace):
+def _neighbours(index: Tensor, length: Tensor, size: int,
+                ops: SimpleNamespace) -> tuple[Tensor, Tensor, Tensor]:
     """The two pixels around each place and the second one's share in 1/(2 size) pixel, edges repeated."""
     position = (2 * index + 1) * length - size  # from the first pixel's centre, in 1/(2 size) pixel
     low = position // (2 * size)
@@ -177,7 +184,7 @@ def _neighbours(index, length, size: int, ops: SimpleNamespace):
     return low, ops.minimum(low + 1, length - 1), share
 
 
-def half_to_even(total, denominator, ops: SimpleNamespace):
+def half_to_even(total: Tensor, denominator: Tensor, ops: SimpleNamespace) -> Tensor:
     """round(total / denominator) of integers that are not negative, half to even."""
     level = total // denominator
     above = 2 * (total - level * denominator) - denominator  # over the half way point

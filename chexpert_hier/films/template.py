@@ -21,6 +21,7 @@ import numpy as np
 
 from ..errors import InputError, one_of
 from ..files import written_whole
+from .grey import Tensor
 from .rescaling import RESIZES, graph_rescale, half_to_even, in_numpy, rescale, scratch
 
 MODES = ("template", "centre", "none")
@@ -46,7 +47,7 @@ class Crops(NamedTuple):
     scores: Any
 
 
-def read_template(path: str | os.PathLike) -> np.ndarray:
+def read_template(path: str | os.PathLike[str]) -> np.ndarray:
     """Read a template that `write_template` wrote: uint8 (size, size).
 
     Raises:
@@ -60,7 +61,7 @@ def read_template(path: str | os.PathLike) -> np.ndarray:
     return template
 
 
-def write_template(path: str | os.PathLike, template: np.ndarray) -> None:
+def write_template(path: str | os.PathLike[str], template: np.ndarray) -> None:
     """Write a template, uint8 (size, size), as PNG, whole or not at all."""
     with written_whole(path) as beside:
         beside.write_bytes(cv2.imencode(".png", template)[1].tobytes())
@@ -114,7 +115,7 @@ class Cropper:
     resize: str = "auto"
     least: float = -1.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         one_of("crop mode", self.mode, MODES)
         one_of("resize", self.resize, RESIZES)
         if self.mode == "none":
@@ -222,7 +223,7 @@ class Cropper:
         return tuple(table[size:, size:] - table[:-size, size:] - table[size:, :-size] + table[:-size, :-size]
                      for table in (sums, squares))
 
-    def _exact_score(self, film, row: int, column: int, sums: np.ndarray, energy: np.ndarray) -> float:
+    def _exact_score(self, film: np.ndarray, row: int, column: int, sums: np.ndarray, energy: np.ndarray) -> float:
         window = scratch("window", self.size ** 2, np.float64)
         np.copyto(window.reshape(self.size, self.size), film[row:row + self.size, column:column + self.size])
         # einsum stays in this thread; BLAS would wake others for a sum this small.
@@ -244,7 +245,7 @@ class Cropper:
 
     # ------------------------------------------------------------------------------------------ TensorFlow form
 
-    def graph(self, films) -> Crops:
+    def graph(self, films: Tensor) -> Crops:
         """The same in TensorFlow operations, for the SavedModel and for tf.data.
 
         Args:
@@ -275,7 +276,7 @@ class Cropper:
         crops = tf.gather(tf.gather(rescaled, rows, batch_dims=1), columns, axis=2, batch_dims=1)
         return Crops(tf.cast(crops, tf.uint8), places, scores)
 
-    def _graph_find(self, films):
+    def _graph_find(self, films: Tensor) -> tuple[Tensor, Tensor]:
         """int64 (n, rescaled, rescaled) -> places int32 (n, 2), scores float32 (n,)."""
         import tensorflow as tf
 
@@ -295,7 +296,7 @@ class Cropper:
         return tf.stack([best // places, best % places], 1), tf.cast(top[:, 0], tf.float32)
 
 
-def _graph_window_sums(films, size: int):
+def _graph_window_sums(films: Tensor, size: int) -> Tensor:
     """int64 (n, r, r) -> (n, r - size + 1, r - size + 1), sums over all size x size windows."""
     import tensorflow as tf
 

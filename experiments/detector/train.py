@@ -1,7 +1,7 @@
 """Train the detector of odd films and write its weights, chexpert_hier/films/data/detector.npz.
 
     python -m chexpert_hier.phantom --out phantom --patients 500 --seed 11 --most-studies 3
-    python -m experiments.detector.train --data .../nih_600 --phantom phantom [--views 48000] [--epochs 30]
+    python -m experiments.detector.train --data .../nih_600 --phantom phantom [--views 36000] [--epochs 24]
 
 Learns from the training films of both and from photographs that come with scikit-image (pip install scikit-image).
 What it is worth is measured on other films: experiments/plausibility.py.
@@ -24,8 +24,9 @@ from .views import SOURCE, Sources, view
 CHANNELS, HIDDEN = (8, 16, 24, 32), 24
 MOST_WEIGHT = 127  # int8
 SCORE_UNITS = 64  # scores are natural logarithms of odds times this
-# Of nih_600's training films, those that are inverted themselves (its README): they teach the wrong word.
-INVERTED = ("patient17999", "patient17625")
+# Of nih_600's training films two are inverted themselves (its README). One is left out; the other, patient17625, went in
+# unnoticed when the shipped weights were learned, and stays so that this script gives those weights.
+INVERTED = ("patient17999",)
 PHOTOGRAPHS = ("astronaut.png", "brick.png", "chelsea.png", "coins.png", "grass.png", "hubble_deep_field.jpg",
                "ihc.png", "moon.png", "page.png", "rocket.jpg", "motorcycle_left.png")
 # Mirrored, a film that a turn of 90 degrees sets upright needs one of 270.
@@ -150,8 +151,8 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--phantom", type=Path, required=True)
-    parser.add_argument("--views", type=int, default=48000)
-    parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--views", type=int, default=36000)
+    parser.add_argument("--epochs", type=int, default=24)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
     cv2.setNumThreads(1)

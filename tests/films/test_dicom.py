@@ -4,6 +4,7 @@ import csv
 import io
 import sys
 import warnings
+import zlib
 
 import cv2
 import numpy as np
@@ -242,3 +243,86 @@ def test_the_awkward_collection_does_as_its_manifest_says(shared_data):
             found, other = found[:, 40:472], other[:, 40:472]
         pair = [cv2.resize(image, (256, 256), interpolation=cv2.INTER_AREA).ravel() for image in (found, other)]
         assert np.corrcoef(*pair)[0, 1] > 0.98, row["file"]
+
+
+# ---------------------------------------------------------------------------------------------------- against pydicom
+
+@pytest.mark.parametrize("function", ["LINEAR", "LINEAR_EXACT", "SIGMOID"])
+@pytest.mark.parametrize(("centre", "width"), [(2048, 4096), (1500, 700), (100.5, 3), (4000, 9000)])
+def test_windows_are_those_of_pydicom(function, centre, width):
+    from pydicom.pixels import apply_windowing
+
+    values = ramp(4095, (64, 64))
+    data = film(values, WindowCenter=centre, WindowWidth=width, VOILUTFunction=function)
+    theirs = apply_windowing(values.astype(np.uint16), pydicom.dcmread(io.BytesIO(data)))
+    expected = np.floor(255 * np.asarray(theirs, float) / 4095 + 0.5)
+    off = np.abs(read_film(data) - expected)
+    assert off.max() <= 1 and (off > 0).mean() < 0.01  # a rounding of theirs on the way
+
+
+@pytest.mark.parametrize(("photometric", "shape", "inverted"), [
+    ("MONOCHROME2", None, False), ("MONOCHROME1", None, True), ("MONOCHROME2", "IDENTITY", False),
+    ("MONOCHROME1", "INVERSE", True), ("MONOCHROME2", "INVERSE", True), ("MONOCHROME1", "IDENTITY", False),
+    ("MONOCHROME1", "LIN OD", True)])
+def test_the_presentation_lut_shape_says_whether_to_invert(photometric, shape, inverted):
+    """PS3.3 C.8.11.3: IDENTITY goes with MONOCHROME2, INVERSE with MONOCHROME1; where they differ, the shape counts."""
+    values = ramp(4095)
+    plain = read_film(film(values, WindowCenter=2048, WindowWidth=4096))
+    found = read_film(film(values, photometric=photometric, PresentationLUTShape=shape, WindowCenter=2048,
+                           WindowWidth=4096))
+    np.testing.assert_array_equal(found, 255 - plain if inverted else plain)
+
+
+@pytest.mark.parametrize(("part", "region"), [
+    ("CHEST", ""), ("", ""), ("THORAX", ""), ("PORT CHEST", ""), ("RIBCAGE", "RIBCAGE"), ("RIB", "RIB"),
+    ("STERNUM", "STERNUM"), ("CHESTABDPELVIS", "CHESTABDPELVIS"), ("CHEST_ABDOMEN", "CHEST_ABDOMEN")])
+def test_a_region_beside_the_chest_is_answered_with_a_word(part, region):
+    data = film(ramp(4095), BodyPartExamined=part)
+    assert read_film(data).shape == (40, 50) and dicom.said(data).region == region
+
+
+@pytest.mark.parametrize("part", ["SKULL", "EXTREMITY", "ABDOMEN", "PELVIS", "HAND"])
+def test_another_body_part_is_refused(part):
+    with pytest.raises(FilmError, match=f"body part is {part}, not CHEST"):
+        read_film(film(ramp(4095), BodyPartExamined=part))
+
+
+def deflated(data, size=None):
+    """The same file as Deflated Explicit VR Little Endian; with `size`, that many zeros behind its data set."""
+    file = pydicom.dcmread(io.BytesIO(data))
+    file.file_meta.TransferSyntaxUID = pydicom.uid.DeflatedExplicitVRLittleEndian
+    out = io.BytesIO()
+    file.save_as(out)
+    if size is None:
+        return out.getvalue()
+    start = out.getvalue().index(b"1.2.840.10008.1.2.1.99")
+    meta_end = 144 + int.from_bytes(out.getvalue()[140:144], "little")
+    assert start < meta_end
+    squeeze = zlib.compressobj(9, wbits=-15)
+    rest = zlib.decompress(out.getvalue()[meta_end:], -15)
+    return out.getvalue()[:meta_end] + squeeze.compress(rest) + squeeze.compress(bytes(size)) + squeeze.flush()
+
+
+def test_a_deflated_data_set_is_read_up_to_its_bound(monkeypatch):
+    whole = film(ramp(4095))
+    np.testing.assert_array_equal(read_film(deflated(whole)), read_film(whole))
+    monkeypatch.setattr(dicom, "MOST_INFLATED", 2 ** 22)
+    np.testing.assert_array_equal(read_film(deflated(whole)), read_film(whole))
+    with pytest.raises(FilmError, match="too large: its data set takes more than 4 MiB when unpacked"):
+        read_film(deflated(whole, 2 ** 23))
+
+
+@pytest.mark.slow
+def test_a_deflated_bomb_takes_little_memory():
+    """1.5 MB that unpack to 1.5 GB."""
+    import tracemalloc
+
+    bomb = deflated(film(ramp(4095)), 3 * 2 ** 29)
+    assert len(bomb) < 2_000_000
+    tracemalloc.start()
+    try:
+        with pytest.raises(FilmError, match="too large"):
+            read_film(bomb)
+        assert tracemalloc.get_traced_memory()[1] < 64_000_000
+    finally:
+        tracemalloc.stop()
