@@ -32,7 +32,7 @@ LSR_ZEROS = (0.0, 0.3)  # the same: U(a0, b0) for u-zeros+lsr
 LSR_DRAWS = ("fixed", "epoch", "mean")
 BLANKS = ("negative", "ignore")
 UNKNOWN = -9.0  # a code beside 1, 0, -1 and NaN (blank): the data set cannot say; it never counts, blank or not
-_TINY = 1e-30  # a float32 that leaves any probability above 1e-22 as it is
+TINY = 1e-30  # a float32 that leaves any probability above 1e-22 as it is
 
 
 def key(path: str) -> str:
@@ -331,7 +331,7 @@ def positive_of_three(three: Any) -> Any:
     Source: CheXpertNet (Wei and Jethani), evaluation; Irvin et al. 2019, U-MultiClass.
     """
     negative, positive = three[..., 0], three[..., 1]
-    return (positive + _TINY) / (negative + positive + 2 * _TINY)
+    return (positive + TINY) / (negative + positive + 2 * TINY)
 
 
 def class_weights(counts: np.ndarray) -> np.ndarray:

@@ -78,7 +78,7 @@ def parser() -> argparse.ArgumentParser:
     add("--skip-bad", action="store_true", help="leave out films that cannot be read and list them in the run folder")
     add("--deterministic", action="store_true", help="same seed, same machine: the same numbers, bit for bit (slower)")
     add("--checkpoint-every", type=int, default=0, metavar="N", help="also save within epochs, after every N batches")
-    add("--no-export", action="store_true", help="do not write the SavedModel")
+    add("--no-export", action="store_true", help="do not write the SavedModel and model.onnx")
     add("--tensorboard", action="store_true", help="also write TensorBoard logs")
     add("--quiet", action="store_true", help="only warnings and the result")
     return answer
@@ -328,6 +328,8 @@ def _selftrained(args, recipe, train):
 
 def _facts(args: argparse.Namespace, settings: dict, source, argv: list[str]) -> dict:
     """What recipe.json says: all that later commands need to know of this run."""
+    from .phantom import making
+
     recipe, dataset = settings["recipe"], source.dataset
     counts = {split: {"films": len(part), "studies": int(part.films[["patient", "study"]].drop_duplicates().shape[0]),
                       "patients": int(part.films["patient"].nunique())}
@@ -338,7 +340,7 @@ def _facts(args: argparse.Namespace, settings: dict, source, argv: list[str]) ->
         "normalisation": [list(source.normalisation.mean), list(source.normalisation.std)],
         "data": {"root": str(settings["data"][0]), "roots": [str(folder) for folder in settings["data"]],
                  "name": dataset.name, "fingerprint": dataset.fingerprint,
-                 "counts": counts},
+                 "counts": counts, "synthetic": any(map(making.read_marker, settings["data"]))},
         "versions": {"python": platform.python_version(), "chexpert_hier": __version__,
                      **{name: importlib.metadata.version(name) for name in
                         ("keras", "numpy", "pandas", "scikit-learn")}, "backend": _backend()},
@@ -401,19 +403,24 @@ def table(rows: pd.DataFrame) -> str:
 
 
 def _export(out: Path, valid, answers: pd.DataFrame) -> None:
+    """The ONNX file where its packages are installed, and under TensorFlow the SavedModel."""
     import keras
 
+    from .export import onnx, saved_model
+    from .finished import members, onnx_network
+
+    member = members.open_run(out)
+    if onnx_network.installed() and member.recipe.precision == "float32":  # its numbers are float32's
+        worst = onnx.export([member], out / members.ONNX)
+        log.info("export: %s (in ONNX Runtime at most %.1g from the network)", out / members.ONNX, worst)
     if keras.backend.backend() != "tensorflow":
         log.info("the SavedModel is left out: it needs the TensorFlow backend, this is %s", keras.backend.backend())
         return
-    from .export import saved_model
-    from .finished import members
-
     log.info("export: %s", out / "saved_model")
-    saved_model.export([members.open_run(out)], out / "saved_model")
+    saved_model.export([member], out / "saved_model")
     films = range(0, len(valid), max(1, len(valid) // CHECKED_FILMS))
     worst = saved_model.check(out / "saved_model", [valid.dataset.files[k] for k in films],
-                         answers[list(valid.labels)].to_numpy()[list(films)])
+                              answers[list(valid.labels)].to_numpy()[list(films)])
     if worst == worst:
         log.info("reloaded in TensorFlow: %d films give the run's own probabilities (largest difference %.1g)",
                  len(films), worst)

@@ -3,6 +3,7 @@
 from ..faces import lazily
 
 PUBLIC = {
-    "saved_model": ("check", "export", "metadata"),
+    "contract": ("metadata",),
+    "saved_model": ("check", "export"),
 }
 __getattr__, __dir__ = lazily(__name__, PUBLIC)

@@ -24,8 +24,9 @@ def parser() -> argparse.ArgumentParser:
     answer.add_argument("--model", nargs="+", required=True, metavar="RUN",
                         help="finished runs; several are an ensemble")
     answer.add_argument("--out", type=Path, help="folder of the SavedModel")
-    answer.add_argument("--onnx", type=Path, metavar="FILE", help="also, or only, an ONNX file: uint8 crops in, "
-                        "probabilities out")
+    answer.add_argument("--onnx", type=Path, metavar="FILE", help="also, or only, an ONNX file: grey films of any size "
+                        "in, answers out")
+    answer.add_argument("--crops", action="store_true", help="the ONNX file without the crop search: template crops in")
     answer.add_argument("--resume", action="store_true", help="replace what exists in --out and --onnx")
     return answer
 
@@ -35,6 +36,8 @@ def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
     if not args.out and not args.onnx:
         raise InputError("export: nothing to write; expected --out FOLDER (SavedModel), --onnx FILE, or both")
+    if args.crops and not args.onnx:
+        raise InputError("--crops: says what the ONNX file takes; add --onnx FILE")
     for name, path in (("--out", args.out), ("--onnx", args.onnx)):
         if path and path.exists() and not args.resume:
             raise InputError(f"{path}: exists; choose another {name}, or --resume to replace it")
@@ -45,7 +48,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.onnx:
         from . import onnx
 
-        worst = onnx.export(members, args.onnx)
+        worst = onnx.export(members, args.onnx, crops_only=args.crops)
         print(f"ONNX: {args.onnx} (in ONNX Runtime at most {worst:.1g} from the network)")
     return 0
 

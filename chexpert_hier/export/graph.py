@@ -1,12 +1,16 @@
 """The graph from films to answers, in plain TensorFlow: decoding, crop, networks, chain rule, calibration."""
 
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 
-from ..films import augment, normalisation
+from ..films import augment, normalisation, plausible
 from ..films.template import Cropper
 from ..finished import operating
 from ..finished.members import Member
-from ..labels import positive_of_three
+from .status import GOOD
 
 EDGE = 1e-6  # as evaluate.calibration: probabilities are kept this far from 0 and 1 before the logit
 
@@ -17,33 +21,60 @@ def cropper_of(member: Member) -> tuple[str, Cropper]:
     return view, member.croppers[view]
 
 
-def answering(members: list[Member], names: tuple[str, ...]):
-    """The graph from films to named outputs; `decode` turns one element of the batch into uint8 (h, w) or (h, w, 1)."""
+def croppers_of(members: Sequence[Member]) -> dict[str, Cropper]:
+    """The different ways in which members crop, by their identity; the first member's first."""
+    return {cropper.identity: cropper for cropper in (cropper_of(member)[1] for member in members)}
+
+
+def answering(members: Sequence[Member], names: Sequence[str]) -> Callable[[Any, Callable], dict[str, Any]]:
+    """The graph from films to named outputs.
+
+    Returns:
+        (films, decode) -> outputs; `decode` (of `decoding`) turns one element of the batch into
+        pixels. What follows the crops is one traced function, which all callers share.
+    """
     import tensorflow as tf
 
-    croppers = {cropper.identity: cropper for cropper in (cropper_of(member)[1] for member in members)}
-    first = cropper_of(members[0])[1]
+    croppers, frontal = croppers_of(members), cropper_of(members[0])[0] == "Frontal"
+    sizes = [tf.TensorSpec((None, one.size, one.size), tf.uint8) for one in croppers.values()]
+
+    @tf.function(input_signature=sizes, autograph=False)
+    def of_all_crops(*crops):
+        return of_crops(members, names, dict(zip(croppers, crops)))
+
+    def look(film, decode):
+        grey, status, flags = decode(film)
+        found = [one.graph(grey) for one in croppers.values()]
+        crops = [tf.ensure_shape(one.crops, spec.shape[1:]) for one, spec in zip(found, sizes)]
+        flags |= plausible.graph_flag(grey) if frontal else 0
+        return *crops, status, flags, found[0].places, found[0].scores
+
+    kinds = (*(tf.TensorSpec(spec.shape[1:], tf.uint8) for spec in sizes), tf.TensorSpec((), tf.int32),
+             tf.TensorSpec((), tf.int32), tf.TensorSpec((2,), tf.int32), tf.TensorSpec((), tf.float32))
 
     def answer(films, decode):
-        kinds = list(croppers.values())
-        specs = tuple((tf.TensorSpec((k.size, k.size), tf.uint8), tf.TensorSpec((), tf.float32)) for k in kinds)
-
-        def crop_all(element):
-            grey = decode(element)
-            found = [k.graph(grey) for k in kinds]
-            return tuple((tf.ensure_shape(crop.crops, (k.size, k.size)), crop.scores) for k, crop in zip(kinds, found))
-
-        found = dict(zip(croppers, tf.map_fn(crop_all, films, fn_output_signature=specs)))
-        crops = {identity: pair[0] for identity, pair in found.items()}
-        result = of_crops(members, names, crops)
-        if first.mode == "template":
-            result["match"] = found[first.identity][1]
-        return result
+        found = tf.map_fn(lambda film: look(film, decode), films, fn_output_signature=kinds)
+        *crops, status, flags, places, match = found
+        good = status == GOOD
+        result = blank(dict(of_all_crops(*crops)), good)
+        result |= {"status": status, "flags": tf.where(good, flags, 0), "place": tf.where(good[:, None], places, -1)}
+        return result | (blank({"match": match}, good) if cropper_of(members[0])[1].mode == "template" else {})
 
     return answer
 
 
-def of_crops(members: list[Member], names: tuple[str, ...], crops: dict) -> dict:
+def blank(result: Mapping[str, Any], good: Any) -> dict[str, Any]:
+    """NaN in every number of a film that is not good, False in its calls; bool (n,)."""
+    import tensorflow as tf
+
+    def kept(value):
+        nothing = tf.constant(np.nan if value.dtype == tf.float32 else False, value.dtype)
+        return tf.where(tf.reshape(good, [-1] + [1] * (len(value.shape) - 1)), value, nothing)
+
+    return {name: kept(value) for name, value in result.items()}
+
+
+def of_crops(members: Sequence[Member], names: Sequence[str], crops: Mapping[str, Any]) -> dict[str, Any]:
     """The graph from crops to named outputs.
 
     Args:
@@ -62,51 +93,65 @@ def of_crops(members: list[Member], names: tuple[str, ...], crops: dict) -> dict
     return result
 
 
-def _network(member: Member, names: tuple[str, ...], crops):
+def _network(member: Member, names: Sequence[str], crops: Any) -> tuple[Any, Any]:
     """One member's probabilities after and before the chain rule, each (n, labels)."""
     import tensorflow as tf
 
+    from ..network.model import probability_model
+
     crops = augment.plain(crops, member.recipe.plain_view)
-    conditional = member.model(normalisation.graph_normalise(crops, member.normalisation, member.recipe.image_size),
-                               training=False)
-    conditional = tf.cast(conditional, tf.float32)
-    if len(conditional.shape) == 3:
-        conditional = positive_of_three(conditional)
+    inputs = normalisation.graph_normalise(crops, member.normalisation, member.recipe.image_size)
+    conditional = tf.cast(probability_model(member.model)(inputs, training=False), tf.float32)
     final = chain_rule(conditional, member.tree.ancestors) if member.recipe.chain else conditional
     order = [member.labels.index(name) for name in names]
     return tf.gather(final, order, axis=1), tf.gather(conditional, order, axis=1)
 
 
-def chain_rule(conditional, ancestors: np.ndarray):
+def chain_rule(conditional: Any, ancestors: np.ndarray) -> Any:
     """hierarchy.chain_rule in graph operations: the product over a label and its ancestors, each once."""
     import tensorflow as tf
 
     return tf.reduce_prod(tf.where(ancestors[None], conditional[:, None, :], 1.0), axis=2)
 
 
-def calibrating(member: Member, names: tuple[str, ...], validation: dict | None):
-    """The graph from probabilities (n, labels) to `calibrated` and `present`; None without a calibration.
+@dataclass(frozen=True, eq=False)
+class Calling:
+    """The numbers behind `calibrated` and `present`, one per label: those of operating.calibrated and operating.calls.
 
-    The same as operating.calibrated and operating.calls: Platt scaling per label, then no label above an ancestor.
+    Attributes:
+        slope, intercept: float32 (labels,) of Platt's scaling.
+        fitted: bool (labels,), whether it is scaled at all.
+        ancestors: bool (labels, labels); after the scaling no label is above an ancestor.
+        limit: float32 (labels,), the operating point's threshold; infinite without one.
     """
-    import tensorflow as tf
 
+    slope: np.ndarray
+    intercept: np.ndarray
+    fitted: np.ndarray
+    ancestors: np.ndarray
+    limit: np.ndarray
+
+
+def calling(member: Member, names: Sequence[str], validation: dict | None) -> Calling | None:
+    """The numbers of a run's calibration and operating points; None without a calibration."""
     if not validation or set(validation["calibration"]) != set(names):
         return None
     scalings = [validation["calibration"][name] for name in names]
     slope, intercept = (np.array([scaling[part] for scaling in scalings], np.float32)
                         for part in ("slope", "intercept"))
-    fitted = np.array([scaling["method"] == "platt" for scaling in scalings])
     order = [member.tree.labels.index(name) for name in names]
-    ancestors = member.tree.ancestors[np.ix_(order, order)]
     limit = operating.thresholds(validation, names)
     limit = np.where(np.isnan(limit), np.inf, limit - operating.SLACK * np.abs(limit)).astype(np.float32)
+    return Calling(slope, intercept, np.array([scaling["method"] == "platt" for scaling in scalings]),
+                   member.tree.ancestors[np.ix_(order, order)], limit)
 
-    def scale(probabilities):
-        inside = tf.clip_by_value(probabilities, EDGE, 1 - EDGE)
-        logit = tf.math.log(inside) - tf.math.log1p(-inside)
-        scaled = tf.where(fitted[None], tf.sigmoid(slope * logit + intercept), probabilities)
-        under = tf.reduce_min(tf.where(ancestors[None], scaled[:, None, :], 1.0), axis=2)
-        return {"calibrated": under, "present": probabilities >= limit}
 
-    return scale
+def called(probabilities: Any, how: Calling) -> dict[str, Any]:
+    """`calibrated` and `present` of probabilities (n, labels)."""
+    import tensorflow as tf
+
+    inside = tf.clip_by_value(probabilities, EDGE, 1 - EDGE)
+    logit = tf.math.log(inside) - tf.math.log1p(-inside)
+    scaled = tf.where(how.fitted[None], tf.sigmoid(how.slope * logit + how.intercept), probabilities)
+    under = tf.reduce_min(tf.where(how.ancestors[None], scaled[:, None, :], 1.0), axis=2)
+    return {"calibrated": under, "present": probabilities >= how.limit}

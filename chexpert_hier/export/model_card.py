@@ -3,8 +3,6 @@
 Sections as in Mitchell et al. 2019, "Model cards for model reporting".
 """
 
-SYNTHETIC = "phantom"
-
 
 def text(about: dict) -> str:
     """The card.
@@ -21,11 +19,12 @@ def text(about: dict) -> str:
 
 def _head(about: dict) -> str:
     recipe, count = about["members"][0]["recipe"], len(about["members"])
+    drawn = f"**{about['synthetic'].capitalize()}.** " if about["synthetic"] else ""
     kind = f"an ensemble of {count} networks (mean of their probabilities)" if count > 1 else "one network"
     archs = ", ".join(dict.fromkeys(member["recipe"]["arch"] for member in about["members"]))
     return (f"# Model card: chest X-ray findings, recipe {recipe['name']}, {archs}\n\n"
-            f"**{about['intended_use'].capitalize()}.** Written by chexpert_hier {about['version']} from the run's own "
-            f"records.\n\n"
+            f"**{about['intended_use'].capitalize()}.** {drawn}Written by chexpert_hier {about['version']} "
+            f"from the run's own records.\n\n"
             f"- What it is: {kind} that gives a probability for each of {len(about['labels'])} findings on one "
             f"{about['view'].lower()} chest film.\n- Findings: {', '.join(about['labels'])}.\n"
             f"- Hierarchy of findings: {_tree(about)}.")
@@ -52,9 +51,6 @@ def _data(about: dict) -> str:
         counts = "; ".join(f"{name} {part['films']:,} films of {part['patients']:,} patients"
                            for name, part in data["counts"].items() if part["films"])
         lines.append(f"- {which}{data['name']}: {counts}. Fingerprint of the table: `{data['fingerprint'][:16]}`.")
-        if data["name"].startswith(SYNTHETIC):
-            lines.append("- **These films are synthetic. The model knows nothing of real patients and its numbers say "
-                         "nothing about them.**")
     lines.append("- Patients are never in two splits. Labels of public chest X-ray data sets are mostly read from "
                  "reports by programs and partly wrong.")
     return "## Data\n\n" + "\n".join(dict.fromkeys(lines))

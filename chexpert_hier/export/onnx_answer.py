@@ -16,11 +16,12 @@ from .onnx_graph import Graph
 
 
 class Answer(NamedTuple):
-    """What one member says: probabilities and conditional float32 (n, labels), maps float32 (n, labels, h, w)."""
+    """What one member says: probabilities and conditional float32 (n, labels), maps float32 (n, labels, *grid)."""
 
     probabilities: str
     conditional: str
     maps: str
+    grid: tuple[int, int]
 
 
 def of_member(graph: Graph, member: Member, names: Sequence[str], crops: str, side: int) -> Answer:
@@ -40,8 +41,16 @@ def of_member(graph: Graph, member: Member, names: Sequence[str], crops: str, si
     conditional = values[network.layers[-1].name]
     final = under_tree(graph, "ReduceProd", conditional, member.tree.ancestors) if member.recipe.chain else conditional
     order = np.array([member.labels.index(name) for name in names])
-    return Answer(*(graph.add("Gather", value, order, axis=1)
-                    for value in (final, conditional, _maps(graph, member.model, values))))
+    found = (graph.add("Gather", value, order, axis=1)
+             for value in (final, conditional, _maps(graph, member.model, values)))
+    return Answer(*found, _last(member.model).output.shape[1:3])
+
+
+def _last(model: Any) -> Any:
+    """The layer that gives the last maps."""
+    if any(layer.name == "head_conv" for layer in model.layers):
+        return model.get_layer("head_conv")
+    return model.get_layer("pool").input._keras_history.operation
 
 
 def _inputs(graph: Graph, member: Member, crops: str, side: int) -> str:
@@ -76,10 +85,9 @@ def _maps(graph: Graph, model: Any, values: Mapping[str, str]) -> str:
     from ..network.maps import map_weights
 
     weights = np.ascontiguousarray(map_weights(model).T)  # (labels, k)
-    if any(layer.name == "head_conv" for layer in model.layers):
+    if _last(model).name == "head_conv":
         return _gradient_maps(graph, model, values, weights)
-    last = model.get_layer("pool").input._keras_history.operation.name
-    return graph.add("Conv", values[last], weights[:, :, None, None])
+    return graph.add("Conv", values[_last(model).name], weights[:, :, None, None])
 
 
 def _gradient_maps(graph: Graph, model: Any, values: Mapping[str, str], weights: np.ndarray) -> str:

@@ -23,7 +23,7 @@ class Crop(NamedTuple):
 
 def crop(graph: Graph, films: str, cropper: Cropper) -> Crop:
     """uint8 (n, h, w) -> `Crop`."""
-    rescaled = rescale(graph, films, cropper)  # int64 (n, r, r)
+    rescaled = rescale_to(graph, films, cropper.rescaled, cropper.resize)  # int64 (n, r, r)
     count = graph.add("Slice", graph.add("Shape", films), [0], [1])
     if cropper.mode == "template":
         places, scores = find(graph, rescaled, cropper)
@@ -51,11 +51,10 @@ def _cut(graph: Graph, films: str, places: str, cropper: Cropper) -> str:
 
 # ---------------------------------------------------------------------------------------------------- rescaling
 
-def rescale(graph: Graph, films: str, cropper: Cropper) -> str:
-    """uint8 (n, h, w) -> int64 (n, r, r): template.rescale, by whole numbers all the way."""
-    size = cropper.rescaled
-    if cropper.resize != "auto":
-        return _rescale(graph, films, size, cropper.resize == "area")
+def rescale_to(graph: Graph, films: str, size: int, resize: str) -> str:
+    """uint8 (n, h, w) -> int64 (n, size, size): films.rescaling.rescale, by whole numbers all the way."""
+    if resize != "auto":
+        return _rescale(graph, films, size, resize == "area")
     sides = graph.add("Slice", graph.add("Shape", films), [1], [3])
     large = graph.add("Greater", graph.add("ReduceMax", sides, keepdims=0), np.int64(2 * size))
     return graph.branch(large, lambda inner: [_rescale(inner, films, size, True)],

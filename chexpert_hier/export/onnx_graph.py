@@ -30,6 +30,7 @@ class Graph:
         self.initializers: list[onnx.TensorProto] = []
         self.inputs: list[onnx.ValueInfoProto] = []
         self.outputs: list[onnx.ValueInfoProto] = []
+        self.values: list[onnx.ValueInfoProto] = []
         self._constants: dict[tuple, str] = {}
         self._count = [0] if outer is None else outer._count
 
@@ -62,17 +63,21 @@ class Graph:
         """The value as another type, a key of TYPES."""
         return self.add("Cast", value, to=TYPES[dtype])
 
-    def input(self, name: str, dtype: str, shape: list, default: np.ndarray | None = None) -> str:
-        """Declare an input; with a default it may be left out."""
+    def input(self, name: str, dtype: str, shape: list) -> str:
+        """Declare an input."""
         self.inputs.append(helper.make_tensor_value_info(name, TYPES[dtype], shape))
-        if default is not None:
-            self.initializers.append(numpy_helper.from_array(default, name))
         return name
 
     def output(self, value: str, name: str, dtype: str, shape: list) -> None:
         """Declare an output."""
         self.nodes.append(helper.make_node("Identity", [value], [name], name=name))
         self.outputs.append(helper.make_tensor_value_info(name, TYPES[dtype], shape))
+
+    def named(self, value: str, name: str, dtype: str, shape: list) -> str:
+        """Give a value a name that stays, by which the graph can be cut there."""
+        self.nodes.append(helper.make_node("Identity", [value], [name], name=name))
+        self.values.append(helper.make_tensor_value_info(name, TYPES[dtype], shape))
+        return name
 
     def branch(self, condition: str, yes: Callable[["Graph"], Sequence[str]], no: Callable[["Graph"], Sequence[str]],
                dtypes: Sequence[str]) -> list[str]:
@@ -93,7 +98,8 @@ class Graph:
 
     def model(self, name: str, metadata: dict[str, str]) -> onnx.ModelProto:
         """The finished model."""
-        graph = helper.make_graph(self.nodes, name, self.inputs, self.outputs, self.initializers)
+        graph = helper.make_graph(self.nodes, name, self.inputs, self.outputs, self.initializers,
+                                  value_info=self.values)
         made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION,
                                  producer_name="chexpert_hier")
         helper.set_model_props(made, metadata)

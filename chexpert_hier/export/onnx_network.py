@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
+from ..labels import TINY
 from .onnx_graph import Graph
 
 
@@ -179,11 +180,10 @@ def _three_class(graph: Graph, layer: Any, logits: str) -> str:
 
 
 def _positive(graph: Graph, layer: Any, three: str) -> str:
-    """network.model.PositiveProbability: positive / (negative + positive), 0.5 where both are 0."""
+    """labels.positive_of_three."""
     negative, positive = (graph.add("Gather", three, np.int64(state), axis=2) for state in (0, 1))
-    certain = graph.add("Add", negative, positive)
-    share = graph.add("Div", positive, graph.add("Max", certain, np.float32(1e-37)))
-    return graph.add("Where", graph.add("Greater", certain, np.float32(0)), share, np.float32(0.5))
+    certain = graph.add("Add", graph.add("Add", negative, positive), np.float32(2 * TINY))
+    return graph.add("Div", graph.add("Add", positive, np.float32(TINY)), certain)
 
 
 # Class name of a layer (or of a parent class) -> (graph, layer, *names of inputs) -> name of its output.

@@ -8,43 +8,42 @@ become one ensemble that shares the decoding and the crop. `metadata.json` and `
 in, what comes out, and how good it was on the validation films.
 """
 
-import importlib.metadata
 import json
 import logging
+import uuid
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from .. import __version__
 from ..errors import InputError
 from ..files import write_text, written_whole
-from ..films import decode
 from ..films.template import write_template
 from ..finished import operating
 from ..finished.members import Member, same_labels
-from ..predict.answers import NOT_A_DEVICE
 from ..prepare.croppers import template_file
-from ..run_folder import read_facts
-from . import model_card
-from .graph import answering, calibrating, cropper_of
+from . import decoding, model_card
+from .contract import metadata
+from .graph import Calling, answering, blank, called, calling, cropper_of
+from .status import GOOD, MEANINGS
 
 log = logging.getLogger("chexpert_hier.export")
 TOLERANCE = 1e-4  # largest difference between the SavedModel and the run's own predictions that passes for rounding
 
 
-def export(members: list[Member], out: Path) -> Path:
+def export(members: Sequence[Member], out: Path) -> Path:
     """Write the SavedModel of one run or of an ensemble, with metadata.json, MODEL_CARD.md and the template inside.
 
-    Signatures; all answer with `probabilities` and `conditional`, float32 (n, labels), `match`, float32 (n,), the
-    template match (where the recipe crops by it), and for an ensemble `spread`, the standard deviation of the members'
-    probabilities:
+    Signatures; the outputs are those of contract.outputs:
         serving_default: `film`, string (n,), the bytes of JPEG or PNG files.
         films: `film`, uint8 (n, h, w, 1), decoded grey films.
-        calibrated: as serving_default; also `calibrated`, float32 (n, labels), Platt-scaled on the validation films,
-            and `present`, bool (n, labels), the call at the operating point. Left out where the run has no evaluation.
+        calibrated: as serving_default; also `calibrated` and `present`. Left out where the run has no evaluation.
+
+    A film that cannot be used gets a status and NaN; the others of its batch are answered. The same members give the
+    same bytes.
 
     Args:
-        members: finished runs with the same labels.
+        members: finished runs with the same labels, opened with Keras.
         out: folder to write; appears whole or not at all.
 
     Returns:
@@ -60,31 +59,16 @@ def export(members: list[Member], out: Path) -> Path:
                          "command with KERAS_BACKEND=tensorflow")
     import tensorflow as tf
 
-    names = same_labels(members)
+    names = same_labels(list(members))
     validation = operating.validation([member.folder for member in members], names)
-    answer, scale = answering(members, names), calibrating(members[0], names, validation)
-    archive = keras.export.ExportArchive()
-    for member in members:
-        archive.track(member.model)
-
-    def from_bytes(film):
-        return answer(film, decode.graph_decode)
-
-    def from_pixels(film):
-        return answer(film, lambda grey: grey)
-
-    def calibrated(film):
-        result = answer(film, decode.graph_decode)
-        return {**result, **scale(result["probabilities"])}
-
-    in_bytes = [tf.TensorSpec((None,), tf.string, name="film")]
-    archive.add_endpoint("serving_default", from_bytes, in_bytes)
-    archive.add_endpoint("films", from_pixels, [tf.TensorSpec((None, None, None, 1), tf.uint8, name="film")])
-    if scale is not None:
-        archive.add_endpoint("calibrated", calibrated, in_bytes)
-    about = metadata(members, validation if scale is not None else None)
+    how = calling(members[0], names, validation)
+    about = metadata(members, validation if how is not None else None)
+    # Keras' own archive would store every variable twice, in an order that changes from run to run.
+    weights = tf.Module()
+    weights.variables_in_order = [variable.value for member in members for variable in member.model.variables]
     with written_whole(out) as beside:
-        archive.write_out(str(beside), verbose=False)
+        tf.saved_model.save(weights, str(beside), signatures=_signatures(members, names, how, about))
+        _sign(beside)
         write_text(beside / "metadata.json", json.dumps(about, indent=1) + "\n")
         write_text(beside / "MODEL_CARD.md", model_card.text(about))
         view, cropper = cropper_of(members[0])
@@ -93,45 +77,44 @@ def export(members: list[Member], out: Path) -> Path:
     return Path(out)
 
 
-def metadata(members: list[Member], validation: dict | None = None) -> dict:
-    """What goes into the SavedModel, what comes out, how good it was, and where it comes from; plain JSON values."""
-    facts = [read_facts(member.folder) for member in members]
-    names = list(members[0].labels)
-    view, cropper = cropper_of(members[0])
-    in_bytes = {"film": {"dtype": "string", "shape": [None], "content": "bytes of JPEG (grey or colour) or 8-bit grey "
-                         "PNG files, one per film; DICOM and other PNGs are read by python -m chexpert_hier.predict"}}
-    inputs = {"serving_default": in_bytes,
-              "films": {"film": {"dtype": "uint8", "shape": [None, None, None, 1], "range": [0, 255],
-                                 "content": "decoded grey films of one size, bone bright"}}}
-    output = {"dtype": "float32", "shape": [None, len(names)], "range": [0, 1]}
-    outputs = {"probabilities": {**output, "meaning": "probability of each finding, after the chain rule where the "
-                                 "recipe uses it"},
-               "conditional": {**output, "meaning": "the network's own outputs; after conditional training "
-                               "p(finding | its parents present)"}}
-    if len(members) > 1:
-        outputs["spread"] = {**output, "meaning": "standard deviation over the members"}
-    if cropper.mode == "template":
-        outputs["match"] = {"dtype": "float32", "shape": [None], "range": [-1, 1], "meaning": "template match; below "
-                            "0.5 the film is hardly an upright frontal chest film"}
-    if validation:
-        inputs["calibrated"] = in_bytes
-        outputs["calibrated"] = {**output, "signature": "calibrated", "meaning": "Platt-scaled on the validation "
-                                 "films, then no finding above an ancestor"}
-        outputs["present"] = {"dtype": "bool", "shape": [None, len(names)], "signature": "calibrated", "meaning":
-                              "probability reaches the operating point's threshold (validation.labels)"}
-    return {
-        "name": "chexpert_hier", "version": __version__, "intended_use": NOT_A_DEVICE, "labels": names, "view": view,
-        "inputs": inputs, "outputs": outputs, "validation": validation,
-        "versions": {name: importlib.metadata.version(name) for name in ("tensorflow", "keras", "numpy")},
-        "members": [{"recipe": fact["recipe"], "tree": fact["tree"], "data": fact["data"],
-                     "trained_with": fact["versions"]} for fact in facts],
-    }
+def _signatures(members: Sequence[Member], names: Sequence[str], how: Calling | None,
+                about: dict) -> dict:
+    """The traced functions by name."""
+    import tensorflow as tf
+
+    answer = answering(members, names)
+    in_bytes = [tf.TensorSpec((None,), tf.string, name="film")]
+
+    def calibrated(film):
+        result = answer(film, decoding.decode)
+        more = {name: value for name, value in called(result["probabilities"], how).items() if name in about["outputs"]}
+        return {**result, **blank(more, result["status"] == GOOD)}
+
+    functions = {"serving_default": (lambda film: answer(film, decoding.decode), in_bytes),
+                 "films": (lambda film: answer(film, decoding.checked),
+                           [tf.TensorSpec((None, None, None, 1), tf.uint8, name="film")])}
+    if how is not None:
+        functions["calibrated"] = (calibrated, in_bytes)
+    return {name: tf.function(function, input_signature=given, autograph=False).get_concrete_function()
+            for name, (function, given) in functions.items()}
 
 
-def check(saved_model: Path, files: list[Path], expected: np.ndarray) -> float:
+def _sign(folder: Path) -> None:
+    """TensorFlow's fingerprint holds a random number; this one follows from the rest of it."""
+    from tensorflow.core.protobuf import fingerprint_pb2
+
+    file = folder / "fingerprint.pb"
+    mark = fingerprint_pb2.FingerprintDef()
+    mark.ParseFromString(file.read_bytes())
+    mark.uuid = ""
+    mark.uuid = str(uuid.uuid5(uuid.NAMESPACE_OID, str(mark)))
+    file.write_bytes(mark.SerializeToString(deterministic=True))
+
+
+def check(saved_model: Path, files: Sequence[Path], expected: np.ndarray) -> float:
     """Load a SavedModel as any TensorFlow program would and compare its answers.
 
-    Films of a kind that it refuses (DICOM, 16-bit PNG and the like: `predict` reads them) are named in the log.
+    Films of a kind that it does not read (DICOM and the like: `predict` reads them) are named in the log.
 
     Args:
         saved_model: the folder.
@@ -139,7 +122,7 @@ def check(saved_model: Path, files: list[Path], expected: np.ndarray) -> float:
         expected: float (films, labels), the run's own probabilities.
 
     Returns:
-        the largest absolute difference; NaN where every film was refused.
+        the largest absolute difference; NaN where no film was answered.
 
     Raises:
         InputError: it is above TOLERANCE.
@@ -147,17 +130,14 @@ def check(saved_model: Path, files: list[Path], expected: np.ndarray) -> float:
     import tensorflow as tf
 
     serve = tf.saved_model.load(str(saved_model)).signatures["serving_default"]
-    differences, refused = [], []
-    for file, wanted in zip(files, expected):
-        try:
-            got = serve(film=tf.constant([file.read_bytes()]))["probabilities"].numpy()[0]
-        except tf.errors.InvalidArgumentError:
-            refused.append(file)
-            continue
-        differences.append(float(np.abs(got - wanted).max()))
+    found = [serve(film=tf.constant([file.read_bytes()])) for file in files]
+    status = [int(one["status"][0]) for one in found]
+    refused = [(file, code) for file, code in zip(files, status) if code != GOOD]
     if refused:
-        log.warning("%s: refuses %d of %d films, e.g. %s (it reads 8-bit JPEG and PNG; predict reads more)",
-                    saved_model, len(refused), len(files), refused[0])
+        log.warning("%s: does not answer %d of %d films, e.g. %s (%s)", saved_model, len(refused), len(files),
+                    refused[0][0], MEANINGS[refused[0][1]])
+    differences = [float(np.abs(one["probabilities"].numpy()[0] - wanted).max())
+                   for one, wanted, code in zip(found, expected, status) if code == GOOD]
     worst = float(np.max(differences)) if differences else float("nan")
     if differences and not worst <= TOLERANCE:
         raise InputError(f"{saved_model}: differs from the run's own probabilities by {worst:.2g}, expected at most "

@@ -3,7 +3,7 @@
 from ..faces import lazily
 
 PUBLIC = {
-    "members": ("Member", "Saved", "Views", "open_model", "open_run", "open_saved", "same_labels"),
+    "members": ("Member", "Saved", "Views", "open_model", "open_onnx", "open_run", "open_saved", "same_labels"),
     "asked": ("Film", "find_films"),
 }
 __getattr__, __dir__ = lazily(__name__, PUBLIC)

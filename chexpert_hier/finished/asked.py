@@ -1,6 +1,8 @@
 """Which films are asked about: files, folders, globs and CSV files of the command line."""
 
 import glob
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -9,7 +11,9 @@ from ..datasets.reading import read_rows
 from ..errors import InputError
 from ..paths import escaped, outside
 
-FILM_SUFFIXES = (".jpg", ".jpeg", ".png", ".dcm", ".dicom")
+log = logging.getLogger("chexpert_hier.finished")
+FILM_SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".tif", ".tiff", ".dcm", ".dicom")
+MOST_NAMED = 5  # files that the log names
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,8 @@ class Film:
         return (self.view or ("lateral" if "lateral" in self.file.stem.lower() else "frontal")).lower() == "lateral"
 
 
-def find_films(sources: list[str], *, root: Path | None = None, allow_outside: bool = False) -> list[Film]:
+def find_films(sources: Sequence[str], *, root: Path | None = None, allow_outside: bool = False,
+               missing_too: bool = False) -> list[Film]:
     """Films named on the command line: files, folders (searched), globs, CSV files with a Path column.
 
     Names are in the written form of `paths`. A folder's films and a table's may not lie outside the folder.
@@ -35,6 +40,7 @@ def find_films(sources: list[str], *, root: Path | None = None, allow_outside: b
         sources: as typed.
         root: the folder that the paths in tables start from; None: each table's own.
         allow_outside: paths in a table and links in a folder may leave it.
+        missing_too: what is not there is a film as well, which whoever opens it will leave out.
 
     Raises:
         InputError: nothing there, or a film outside.
@@ -45,28 +51,44 @@ def find_films(sources: list[str], *, root: Path | None = None, allow_outside: b
         if path.suffix.lower() == ".csv" and path.is_file():
             films += [Film(*row) for row in read_rows(path, root=root, allow_outside=allow_outside)]
         elif path.is_dir():
-            found = sorted(file for file in path.rglob("*") if _looks_like_film(file))
-            if not found:
-                raise InputError(f"{path}: no film there; expected files ending in {', '.join(FILM_SUFFIXES)}")
+            found = _in_folder(path)
             if not allow_outside:
                 _require_inside(path, found)
-            films += [Film(file, escaped(file.as_posix())) for file in found]
+            films += [_named(file) for file in found]
         elif path.is_file():
-            films.append(Film(path, escaped(path.as_posix())))
+            films.append(_named(path))
         elif found := sorted(glob.glob(source, recursive=True)):
             films += find_films(found, root=root, allow_outside=allow_outside)
+        elif missing_too:
+            films.append(_named(path))
         else:
             raise InputError(f"{path}: no such file or folder; expected films, a folder of films, or a CSV with a Path "
                              "column")
     return films
 
 
+def _named(file: Path) -> Film:
+    return Film(file, escaped(file.as_posix()))
+
+
+def _in_folder(folder: Path) -> list[Path]:
+    """The films below a folder; the log names what is passed over."""
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    films = [file for file in files if _looks_like_film(file)]
+    if not films:
+        raise InputError(f"{folder}: no film there; expected files ending in {', '.join(FILM_SUFFIXES)}")
+    if len(films) < len(files):
+        known = set(films)
+        others = [escaped(file.relative_to(folder).as_posix()) for file in files if file not in known]
+        more = f" and {len(others) - MOST_NAMED:,} more" if len(others) > MOST_NAMED else ""
+        log.info("%s: %s films; passed over: %s%s", folder, f"{len(films):,}", ", ".join(others[:MOST_NAMED]), more)
+    return films
+
+
 def _looks_like_film(file: Path) -> bool:
     """By its ending; without any, as archives write DICOM, by its mark."""
     if file.suffix:
-        return file.suffix.lower() in FILM_SUFFIXES and file.is_file()
-    if not file.is_file():
-        return False
+        return file.suffix.lower() in FILM_SUFFIXES
     with open(file, "rb") as handle:
         return handle.read(132)[128:] == b"DICM"
 

@@ -1,21 +1,30 @@
 """Finished models, ready to answer: run folders, `.keras` files inside them, SavedModels of `export`."""
 
 import json
+import logging
 import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from .. import commands, hierarchy, recipes
-from ..errors import InputError
+from .. import commands, hierarchy, recipes, schema
+from ..errors import InputError, one_of
 from ..films import augment
 from ..films.normalisation import Normalisation, normalise
 from ..films.template import Cropper
-from ..labels import positive_of_three
 from ..prepare.croppers import croppers_in
-from . import operating
+from ..run_folder import read_facts
+from . import fingerprint, operating
+from .onnx_network import OnnxFile, OnnxNetwork, cores, installed
+from .trusted import check_saved_model
 
+log = logging.getLogger("chexpert_hier.finished")
+ENGINES = ("auto", "keras", "onnx")
+ONNX = "model.onnx"  # in a run folder
 FEW = 8  # so many films are answered faster than Keras sets up its prediction loop
 
 
@@ -48,6 +57,7 @@ class Member:
         croppers: view ("Frontal", "Lateral") -> how its films become crops.
         normalisation: how crops become the network's inputs.
         model: the network.
+        file: where it lies.
     """
 
     folder: Path
@@ -56,12 +66,17 @@ class Member:
     tree: hierarchy.Tree
     croppers: dict[str, Cropper]
     normalisation: Normalisation
-    model: object
+    model: Any
+    file: Path
 
     def inputs(self, crops: np.ndarray) -> np.ndarray:
         """uint8 (n, c, c) crops -> float32 (n, s, s, 3) network inputs."""
-        return normalise(augment.plain(crops, self.recipe.plain_view), self.normalisation,
-                                self.recipe.image_size)
+        return normalise(augment.plain(crops, self.recipe.plain_view), self.normalisation, self.recipe.image_size)
+
+    @property
+    def views(self) -> tuple[str, ...]:
+        """The views that it answers for, "Frontal" and "Lateral"."""
+        return tuple(self.croppers)
 
     def final(self, conditional: np.ndarray) -> np.ndarray:
         """What the run reports: the chain rule over the outputs where its recipe says so; (n, labels)."""
@@ -73,12 +88,12 @@ class Member:
         Source: Pham et al. 2019, section 4.4; mean of a model's views, then the product (deviations E7).
         """
         if not views.draws:
-            return self._outputs(crops, views.batch_size)
+            return self.outputs(crops, views.batch_size)
         total = np.zeros((len(crops), len(self.labels)), np.float64)
         drawn = 0
         for batch in augment.tta_views(crops, keys, views.draws, views.seed, composed=views.composed,
                                       include_original=views.include_original):
-            total += self._outputs(batch, views.batch_size)
+            total += self.outputs(batch, views.batch_size)
             drawn += 1
         return (total / drawn).astype(np.float32)
 
@@ -88,20 +103,30 @@ class Member:
         Raises:
             InputError: the network has no dropout.
         """
+        if isinstance(self.model, OnnxNetwork):
+            raise InputError(f"{self.folder}: passes with dropout need --engine keras")
         from ..network.model import feature_model, mc_dropout
 
         features = feature_model(self.model).predict(self.inputs(crops), batch_size=views.batch_size, verbose=0)
         return mc_dropout(self.model, features.astype(np.float32), views.passes, views.seed)
 
-    def _outputs(self, crops: np.ndarray, batch_size: int) -> np.ndarray:
+    def outputs(self, crops: np.ndarray, batch_size: int = 32) -> np.ndarray:
+        """The network's outputs for crops, uint8 (n, c, c), before the chain rule: float32 (n, labels)."""
+        if isinstance(self.model, OnnxNetwork):
+            return self.model.outputs(crops)
+        from ..network.model import present
+
         inputs = self.inputs(crops)
         if len(inputs) > FEW:
-            outputs = self.model.predict(inputs, batch_size=batch_size, verbose=0)
-        else:
-            import keras
+            return present(self.model.predict(inputs, batch_size=batch_size, verbose=0))
+        import keras
 
-            outputs = keras.ops.convert_to_numpy(self.model(inputs, training=False))
-        return positive_of_three(outputs) if outputs.ndim == 3 else outputs
+        return present(keras.ops.convert_to_numpy(self.model(inputs, training=False)))
+
+    @property
+    def engine(self) -> str:
+        """What computes it: "keras" or "onnx"."""
+        return "onnx" if isinstance(self.model, OnnxNetwork) else "keras"
 
     def validation(self) -> dict | None:
         """What its validation films say of it; see operating.validation."""
@@ -110,47 +135,76 @@ class Member:
 
 @dataclass
 class Saved:
-    """A SavedModel of `export`: plain TensorFlow signatures, and metadata.json for what they mean.
+    """A model of `export`, a SavedModel or an ONNX file, and its metadata for what it means.
 
     Attributes:
-        folder: of the SavedModel.
+        folder: the SavedModel's folder, or the ONNX file.
         labels, tree, recipe: as in `Member`; the first member's where it is an ensemble.
-        croppers: of the first member, for the plausibility of films only.
-        metadata: the contents of metadata.json.
-        signature: the signature `films`.
+        metadata: of export.contract.metadata.
+        answer_one: uint8 (h, w) -> the outputs by name, each (1, ...).
+        parallel: films that are answered at once.
     """
 
     folder: Path
     recipe: recipes.Recipe
     labels: tuple[str, ...]
     tree: hierarchy.Tree
-    croppers: dict[str, Cropper]
     metadata: dict
-    signature: object
+    answer_one: Callable[[np.ndarray], dict[str, np.ndarray]]
+    parallel: int = 1
 
-    def answer(self, films: list[np.ndarray]) -> dict[str, np.ndarray]:
+    engine = "export"
+
+    @property
+    def file(self) -> Path:
+        """Where it lies."""
+        return self.folder
+
+    @property
+    def views(self) -> tuple[str, ...]:
+        """The views that it answers for, "Frontal" or "Lateral"."""
+        return (self.metadata["view"],)
+
+    def answer(self, films: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
         """The outputs by name, each (n, ...), of at least one film, uint8 (h, w) and of any sizes."""
-        import tensorflow as tf
-
-        answers = [self.signature(film=tf.constant(film[None, ..., None])) for film in films]
-        return {name: np.concatenate([answer[name].numpy() for answer in answers]) for name in answers[0]}
+        with ThreadPoolExecutor(self.parallel) as pool:
+            answers = list(pool.map(self.answer_one, films))
+        return {name: np.concatenate([answer[name] for answer in answers]) for name in answers[0]}
 
     def validation(self) -> dict | None:
         """What the validation films said when it was exported."""
         return self.metadata.get("validation")
 
 
-def open_run(folder: str | os.PathLike) -> Member:
+# ---------------------------------------------------------------------------------------------------- opening
+
+def open_model(path: str | os.PathLike[str], engine: str = "keras") -> Member | Saved:
+    """A run folder, a `.keras` file inside one, a SavedModel folder, or an `.onnx` file.
+
+    Args:
+        path: where it is.
+        engine: see `open_run`; exported models have their own.
+
+    Raises:
+        InputError: it is none of these.
+    """
+    if Path(path).suffix == ".onnx":
+        return open_onnx(path)
+    return open_saved(path) if (Path(path) / "saved_model.pb").is_file() else open_run(path, engine)
+
+
+def open_run(folder: str | os.PathLike[str], engine: str = "keras") -> Member:
     """Load a finished run.
 
     Args:
         folder: a run folder (with recipe.json, model.keras and template.png), or a `.keras` file inside one.
+        engine: "keras"; "onnx" for ONNX Runtime and the run's model.onnx, without TensorFlow and Keras; "auto" for the
+            latter where it is installed and the run holds a model.onnx of this very network.
 
     Raises:
-        InputError: it is no finished run, or its network does not fit its recipe.
+        InputError: it is no finished run, its network does not fit its recipe, or there is no such engine for it.
     """
-    from ..run_folder import read_facts
-
+    one_of("--engine", engine, ENGINES)
     path = Path(folder)
     file = path if path.suffix == ".keras" else path / "model.keras"
     home = file.parent
@@ -158,35 +212,66 @@ def open_run(folder: str | os.PathLike) -> Member:
     if not file.exists():
         raise InputError(f"{file}: is missing; the run is not finished. Go on with it: "
                          f"python -m chexpert_hier.run --out {home} --resume")
-    recipe = recipes.from_json(facts["recipe"])
+    where = f"{home / 'recipe.json'}"
+    recipe = recipes.from_json(facts["recipe"], where)
     names = tuple(facts["outputs"])
+    try:
+        tree, how = hierarchy.named(facts["tree"], names), Normalisation(*map(tuple, facts["normalisation"]))
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
+    model = None if engine == "keras" else _onnx_network(file, names, recipe, engine)
+    return Member(home, recipe, names, tree, croppers_in(home, recipe), how, model or _keras_network(file, names), file)
+
+
+def _keras_network(file: Path, names: tuple[str, ...]) -> Any:
     commands.import_keras()
     from ..network.model import load_model
 
     model = load_model(file)
     if model.output_shape[1] != len(names):
         raise InputError(f"{file}: has {model.output_shape[1]} outputs, expected {len(names)} as in recipe.json")
-    return Member(home, recipe, names, hierarchy.named(facts["tree"], names), croppers_in(home, recipe),
-                  Normalisation(*map(tuple, facts["normalisation"])), model)
+    return model
 
 
-def open_saved(folder: str | os.PathLike) -> Saved:
+def _onnx_network(file: Path, names: tuple[str, ...], recipe: recipes.Recipe, engine: str) -> OnnxNetwork | None:
+    """The network of the run's model.onnx; None where "auto" had better take Keras."""
+    path = file.parent / ONNX
+    again = f"python -m chexpert_hier.export --model {file.parent} --onnx {path} --resume"
+    if not path.is_file():
+        if engine == "auto":
+            return None
+        raise InputError(f"{path}: is missing; write it ({again}), or use --engine keras")
+    if engine == "auto" and (not installed() or recipe.precision != "float32"):  # its numbers are float32's
+        return None
+    try:
+        found = OnnxFile(path)
+        if found.metadata["labels"] != list(names) or \
+                [one.get("model") for one in found.metadata["members"]] != [fingerprint.of_file(file)]:
+            raise InputError(f"{path}: is of another network than {file.name}; write it again ({again}), or use "
+                             "--engine keras")
+        return found.network()
+    except InputError as error:
+        if engine != "auto":
+            raise
+        log.warning("%s; --engine keras is used", error)
+        return None
+
+
+def open_saved(folder: str | os.PathLike[str]) -> Saved:
     """Load a SavedModel that `export` wrote.
 
     Raises:
-        InputError: it is another program's, or damaged.
+        InputError: it is another program's, could do more than compute, or is damaged.
     """
     folder = Path(folder)
     try:
         metadata = json.loads((folder / "metadata.json").read_text(encoding="utf-8"))
-        labels, first = tuple(metadata["labels"]), metadata["members"][0]
-        recipe = recipes.from_json(first["recipe"])
-        recipe = replace(recipe, views=metadata["view"].lower())
-        tree = hierarchy.named(first["tree"], labels)
-    except (OSError, ValueError, KeyError, IndexError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{folder}: expected a SavedModel with the metadata.json of chexpert_hier.export "
                          f"({error})") from error
+    about = _described(metadata, f"{folder / 'metadata.json'}")
     commands.import_keras()  # for its quiet start; the SavedModel itself needs TensorFlow only
+    check_saved_model(folder)
     import tensorflow as tf
 
     try:
@@ -194,16 +279,58 @@ def open_saved(folder: str | os.PathLike) -> Saved:
     except Exception as error:  # TensorFlow has no common kind for what can be wrong inside
         raise InputError(f"{folder}: TensorFlow cannot load this SavedModel ({' '.join(str(error).split())[:200]})") \
             from error
-    return Saved(folder, recipe, labels, tree, croppers_in(folder, recipe), metadata, signature)
+
+    def one(film: np.ndarray) -> dict[str, np.ndarray]:
+        answer = signature(film=tf.constant(film[None, ..., None]))
+        return {name: value.numpy() for name, value in answer.items()}
+
+    return Saved(folder, *about, metadata, one)
 
 
-def open_model(path: str | os.PathLike) -> Member | Saved:
-    """A run folder, a `.keras` file inside one, or a SavedModel folder.
+def open_onnx(file: str | os.PathLike[str]) -> Saved:
+    """Load an ONNX file that `export` wrote, without TensorFlow and Keras.
 
     Raises:
-        InputError: it is none of these.
+        InputError: packages are missing, or it is another program's or damaged.
     """
-    return open_saved(path) if (Path(path) / "saved_model.pb").is_file() else open_run(path)
+    file = Path(file)
+    if not file.is_file():
+        raise InputError(f"{file}: no such file; expected an ONNX file of chexpert_hier.export")
+    found = OnnxFile(file)
+    run = found.films()
+    return Saved(file, *_described(found.metadata, str(file)), found.metadata, lambda film: run(film[None]), cores())
+
+
+def _described(metadata: object, where: str) -> tuple[recipes.Recipe, tuple[str, ...], hierarchy.Tree]:
+    """Recipe, labels and tree of an exported model's metadata."""
+    about = schema.read(About, metadata, where, extras=True)
+    if not about.members:
+        raise InputError(f"{where}: members: expected at least one")
+    first = schema.read(Origin, about.members[0], f"{where}: members[0]", extras=True)
+    try:
+        return replace(first.recipe, views=about.view.lower()), about.labels, hierarchy.named(first.tree, about.labels)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
+
+
+@dataclass(frozen=True)
+class About:
+    """The fields of an exported model's metadata that answering relies on."""
+
+    labels: tuple[str, ...]
+    view: str
+    outputs: dict[str, Any]
+    members: tuple[Any, ...]
+    validation: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The same of each of its networks."""
+
+    recipe: recipes.Recipe
+    tree: str | dict[str, tuple[str, ...]]
+    data: dict[str, Any]
 
 
 def same_labels(members: list[Member | Saved]) -> tuple[str, ...]:

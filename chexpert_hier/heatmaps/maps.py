@@ -17,7 +17,6 @@ import numpy as np
 
 from ..errors import InputError, one_of
 from ..films.augment import plain_window
-from ..labels import positive_of_three
 from .overlays import FilmMaps, overlay, rectified, write_maps, write_png
 
 log = logging.getLogger("chexpert_hier.heatmaps")
@@ -192,24 +191,31 @@ def film_maps(member: Any, films: Sequence, greys: Sequence[np.ndarray], labels:
     Returns:
         one FilmMaps per film.
     """
-    from ..network.maps import map_cells
-
     one_of("--place", place, PLACES)
     cropper = member.croppers["Lateral" if films[0].lateral and "Lateral" in member.croppers else
                               next(iter(member.croppers))]
     crops = cropper.crop(greys)
-    inputs = np.asarray(member.inputs(crops.crops))
-    cut = None if method == "cam" else layer_of(member.model, layer)
-    heat = heatmaps(member.model, inputs, labels, method, cut)  # (n, h, w, labels)
-    outputs = np.asarray(member.model.predict_on_batch(inputs))
-    outputs = positive_of_three(outputs) if outputs.ndim == 3 else outputs
+    columns, cut = [member.labels.index(label) for label in labels], None
+    if member.engine == "onnx":
+        if method is not None or place != "stretched" or layer not in ("auto", "last"):
+            raise InputError(f"{member.folder}: --method, --place and --layer need --engine keras; model.onnx holds "
+                             "the last maps only")
+        heat = member.model.maps(crops.crops).transpose(0, 2, 3, 1)[..., columns]
+    else:
+        cut = None if method == "cam" else layer_of(member.model, layer)
+        heat = heatmaps(member.model, np.asarray(member.inputs(crops.crops)), labels, method, cut)  # (n, h, w, labels)
     offset, side = plain_window(member.recipe.plain_view, cropper.size)
-    columns = [member.labels.index(label) for label in labels]
-    probabilities = member.final(outputs)[:, columns]
-    cells = map_cells(member.model, cut) if place == "centred" else (0.5 / heat.shape[1], 1 / heat.shape[1])
+    probabilities = member.final(member.outputs(crops.crops))[:, columns]
+    cells = _centred(member.model, cut) if place == "centred" else (0.5 / heat.shape[1], 1 / heat.shape[1])
     return [FilmMaps(film.name, tuple(labels), probabilities[k], heat[k].transpose(2, 0, 1), grey.shape,
                      tuple(int(at) + offset for at in crops.places[k]), side, cropper.rescaled, cells, cut or "last")
             for k, (film, grey) in enumerate(zip(films, greys))]
+
+
+def _centred(model, layer: str | None) -> tuple[float, float]:
+    from ..network.maps import map_cells
+
+    return map_cells(model, layer)
 
 
 def map_file(out: Path, name: str, ending: str) -> Path:

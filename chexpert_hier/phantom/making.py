@@ -39,7 +39,7 @@ from .lateral import render_lateral
 from .reports import FINDINGS, draw_studies
 from .signs import Anatomy, draw_anatomy, draw_signs
 
-GENERATOR_VERSION = 3  # raise it when the films or labels of a seed change; automatic phantoms are then made anew
+GENERATOR_VERSION = 4  # raise it when the films or labels of a seed change; automatic phantoms are then made anew
 MARKER = "phantom.json"  # written last: a folder with it is whole
 COLUMNS = ("Path", "Sex", "Age", "Frontal/Lateral", "AP/PA", *CHEXPERT_LABELS)
 

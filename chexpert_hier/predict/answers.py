@@ -8,8 +8,10 @@ import pandas as pd
 
 from .. import __version__
 from ..hierarchy import Tree
+from .engine import Engine
 
 NOT_A_DEVICE = "research use only; not a medical device"
+SYNTHETIC = "trained on drawn films (a phantom), not on patients: its answers mean nothing for real films"
 
 
 def in_tree_order(tree: Tree) -> list[tuple[str, int]]:
@@ -78,6 +80,8 @@ def of_flags(flags: Sequence[str], refused: bool) -> str:
 def _call(name: str, row: pd.Series, validation: dict | None) -> str:
     """The call at the operating point with its sensitivity and specificity."""
     point = (validation or {}).get("labels", {}).get(name)
+    if "[model]" in row and point is not None and math.isnan(row[f"{name} [call]"]):
+        return ""  # a call that a model of drawn films makes on a real one would be made up
     if point is None or point["threshold"] is None or math.isnan(row[f"{name} [call]"]):
         return "" if validation is None else "  no operating point"
     word = "PRESENT" if row[f"{name} [call]"] else "absent"
@@ -93,9 +97,10 @@ def _rate(point: dict, name: str) -> str:
     return f"{value:.2f}" if low is None else f"{value:.2f} ({low:.2f}-{high:.2f})"
 
 
-def as_json(table: pd.DataFrame, members: list, validation: dict | None, left_out: list) -> dict:
+def as_json(table: pd.DataFrame, engine: Engine, left_out: Sequence[tuple[str, str]]) -> dict:
     """The answers as plain JSON values: one entry per film with its findings, and the films left out."""
-    order, points = in_tree_order(members[0].tree), (validation or {}).get("labels", {})
+    validation = engine.validation
+    order, points = in_tree_order(engine.tree), (validation or {}).get("labels", {})
     films = []
     for row in table.to_dict("records"):
         findings = []
@@ -112,7 +117,8 @@ def as_json(table: pd.DataFrame, members: list, validation: dict | None, left_ou
         films.append({"film": row["Path"], "flag": row["[flag]"], "match": None if math.isnan(match) else match,
                       "findings": findings})
     return {"package": f"chexpert_hier {__version__}", "intended_use": NOT_A_DEVICE,
-            "models": [str(member.folder) for member in members],
+            "synthetic": SYNTHETIC if engine.synthetic else None,
+            "models": [str(member.folder) for member in engine.members],
             "validation": validation and {key: validation[key] for key in ("films", "patients", "rule")},
-            "tree": {child: list(parents) for child, parents in members[0].tree.parents.items()}, "films": films,
+            "tree": {child: list(parents) for child, parents in engine.tree.parents.items()}, "films": films,
             "left_out": [{"film": name, "reason": reason} for name, reason in left_out]}

@@ -6,24 +6,28 @@
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from .. import hierarchy, labels, run_folder
 from ..errors import InputError
-from ..films.template import Cropper
+from ..films.template import Cropper, Crops
 from ..finished import operating
 from ..finished.asked import Film
 from ..finished.members import Member, Saved, Views, open_model, same_labels
+from ..finished.onnx_network import cores
 from . import reading, uncertainty
 from .reading import Caution, Read
 
 AS_IT_IS = Views()
 NO_CAUTION = Caution()
+TRAINED_ON_DRAWN = "trained on drawn films"
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +44,8 @@ class Answers:
         more: float (n, labels) by what it is: "sd" (of several models, or of samples), "calibrated", "call" (1
             present, 0 absent at the operating point, NaN without one), "entropy" and "mutual information" (nats), "mc
             mean".
-        codes: what is odd about each film as a sum of bits of films.plausible.FLAGS, 0 for nothing.
+        codes: the flags as sums of bits of films.plausible.FLAGS.
+        synthetic: a model was trained on drawn films: nothing of this means anything for real ones.
     """
 
     films: tuple[str, ...]
@@ -51,6 +56,7 @@ class Answers:
     flags: tuple[str, ...]
     more: dict[str, np.ndarray]
     codes: tuple[int, ...] = ()
+    synthetic: bool = False
 
     def table(self) -> pd.DataFrame:
         """As `predict --out` writes it: Path, a column per label, `<label> [what]` for `more`, `[match]`, `[flag]`."""
@@ -58,8 +64,8 @@ class Answers:
         columns |= {name: self.probabilities[:, k] for k, name in enumerate(self.labels)}
         columns |= {f"{name} [{what}]": values[:, k] for what, values in self.more.items()
                     for k, name in enumerate(self.labels)}
-        return pd.DataFrame({**columns, "[match]": np.round(self.match, 4), "[flag]": list(self.flags)})
-
+        columns |= {"[match]": np.round(self.match, 4), "[flag]": list(self.flags)}
+        return pd.DataFrame(columns | ({"[model]": TRAINED_ON_DRAWN} if self.synthetic else {}))
 
 class Engine:
     """Finished models, opened once.
@@ -90,7 +96,7 @@ class Engine:
         self.members, self.labels = list(members), same_labels(list(members))
         self.views, self.average, self.validation, self.caution = views, average, validation, caution
         self.tree, self.recipe = members[0].tree, members[0].recipe
-        self.takes_lateral = all("Lateral" in member.croppers for member in members)
+        self.takes_lateral = all("Lateral" in member.views for member in members)
         for member in self.members:
             if isinstance(member, Saved) and (views.draws or views.uncertainty or average != "probabilities"):
                 raise InputError(f"{member.folder}: an exported model answers for the film as it is; --tta, "
@@ -99,26 +105,36 @@ class Engine:
             raise InputError("--uncertainty ensemble: needs several models; for one with dropout use mc:10")
 
     @classmethod
-    def open(cls, models: Sequence[str | os.PathLike[str]], views: Views = AS_IT_IS,
-             average: str = "probabilities", caution: Caution = NO_CAUTION) -> "Engine":
+    def open(cls, models: Sequence[str | os.PathLike[str]], views: Views = AS_IT_IS, average: str = "probabilities",
+             engine: str = "auto", caution: Caution = NO_CAUTION) -> "Engine":
         """Open finished models.
 
         Args:
-            models: run folders, `.keras` files in them, or exported models; several are an ensemble.
+            models: run folders, `.keras` files in them, SavedModels or ONNX files; several are an ensemble.
             views, average, caution: as for `Engine`.
+            engine: what computes run folders: "auto", "keras" or "onnx"; see members.open_run.
 
         Raises:
             InputError: a model cannot be opened, or they do not fit together.
         """
-        members = [open_model(model) for model in models]
+        engine = "keras" if views.passes and engine == "auto" else engine  # dropout is drawn by Keras
+        members = [open_model(model, engine) for model in models]
         return cls(members, views, average, _validation(members, average), caution)
 
-    @property
+    @cached_property
     def data(self) -> list[dict]:
         """What each network was trained on: name, fingerprint and counts of its films."""
-        return [data for member in self.members for data in (
-            [one["data"] for one in member.metadata["members"]] if isinstance(member, Saved) else
-            [run_folder.read_facts(member.folder)["data"]])]
+        return [facts["data"] for facts in self._facts]
+
+    @cached_property
+    def synthetic(self) -> bool:
+        """Whether a network was trained on drawn films."""
+        return any(map(run_folder.is_synthetic, self._facts))
+
+    @cached_property
+    def _facts(self) -> list[dict]:
+        return [facts for member in self.members for facts in (
+            member.metadata["members"] if isinstance(member, Saved) else [run_folder.read_facts(member.folder)])]
 
     @property
     def has_spread(self) -> bool:
@@ -146,25 +162,26 @@ class Engine:
         """Answer for films of any sizes; each is cropped once for all models and views. One thread at a time."""
         if not films:
             return self._nothing()
-        crops: dict = {}
-        conditional, mean, spread, samples = self._probabilities(films, crops)
+        found = self._outputs(films)
+        mean = found.probabilities
         more: dict[str, np.ndarray] = {}
-        if spread is not None and not self.views.uncertainty:
-            more["sd"] = spread
+        if found.spread is not None and not self.views.uncertainty:
+            more["sd"] = found.spread
         scaled = operating.calibrated(mean, self.validation, self.labels, self.tree)
         if scaled is not None:
             more["calibrated"] = scaled
         if self.validation:
             more["call"] = operating.calls(mean, self.validation, self.labels)
+            if self.synthetic:  # a call on a real film would be made up
+                more["call"][[not one.drawn for one in films]] = np.nan
         if self.views.uncertainty:
-            more |= _uncertainty(samples, self.views)
+            more |= _uncertainty(found.samples, self.views)
         codes = tuple(one.code for one in films)
         if self.caution.refuse_odd:
-            for values in (mean, conditional, *more.values()):
+            for values in (mean, found.conditional, *more.values()):
                 values[np.flatnonzero(codes)] = np.nan
-        return Answers(tuple(one.film.name for one in films), tuple(self.labels), mean, conditional,
-                       np.array([_match(one, self.members[0].croppers) for one in films]),
-                       tuple(one.flag for one in films), more, codes)
+        return Answers(tuple(one.film.name for one in films), tuple(self.labels), mean, found.conditional, found.match,
+                       tuple(one.flag for one in films), more, codes, self.synthetic)
 
     def _nothing(self) -> Answers:
         """The answer for no film: every column, no row."""
@@ -177,24 +194,25 @@ class Engine:
             there["sd"] = True
         more = {what: empty for what in ("sd", "calibrated", "call", "entropy", "mutual information", "mc mean")
                 if there[what]}
-        return Answers((), tuple(self.labels), empty, empty, np.empty(0), (), more)
+        return Answers((), tuple(self.labels), empty, empty, np.empty(0), (), more, (),
+                       self.synthetic)
 
-    def _probabilities(self, films: Sequence[Read], crops: dict) -> tuple:
-        """(conditional, mean, sd or None, samples): float (films, labels) each, samples (samples, films, labels).
-
-        The samples are what the uncertainty is measured on: the members' answers, or with dropout those of every drawn
-        network, always after the chain rule.
+    def _outputs(self, films: Sequence[Read]) -> "_Outputs":
+        """What the models give for at least one film.
 
         Source: Pham et al. 2019, section 4.4 (deviations E2, E7).
         """
         keys = np.array([labels.key(one.film.name) for one in films])
-        finals, conditionals, spread, drawn = [], [], None, []
+        crops: dict[tuple, Crops] = {}  # what members share: cropper and films -> crops
+        finals, conditionals, spread, drawn, match = [], [], None, [], []
         for member in self.members:
             order = [member.labels.index(name) for name in self.labels]
             if isinstance(member, Saved):
                 found = member.answer([one.grey for one in films])
                 final, conditional, spread = found["probabilities"], found["conditional"], found.get("spread")
+                match.append(found.get("match", np.full(len(films), np.nan)))
             else:
+                match.append(self._crop(member, films, crops))
                 conditional = _conditional(member, films, keys, self.views, crops)
                 final = conditional if self.average == "conditional" else member.final(conditional)
                 drawn += [member.final(sample)[:, order] for sample in _samples(member, films, self.views, crops)]
@@ -204,8 +222,41 @@ class Engine:
         mean = stack.mean(axis=0)
         if self.average == "conditional" and self.recipe.chain:
             mean = hierarchy.chain_rule(mean, self.tree)
-        spread = stack.std(axis=0) if len(self.members) > 1 else spread
-        return np.mean(conditionals, axis=0), mean, spread, np.stack(drawn) if drawn else stack
+        return _Outputs(np.mean(conditionals, axis=0), mean, stack.std(axis=0) if len(self.members) > 1 else spread,
+                        np.stack(drawn) if drawn else stack, match[0])
+
+    def _crop(self, member: Member, films: Sequence[Read], crops: dict[tuple, Crops]) -> np.ndarray:
+        """Crop the films as a member wants them into `crops`, and give their match, float (n,)."""
+        match = np.full(len(films), np.nan)
+        for cropper, rows in _by_view(member, films):
+            place = (cropper.identity, tuple(rows))
+            if place not in crops:
+                parts = self._each(lambda row, how=cropper: how.crop([films[row].grey]), rows)
+                crops[place] = Crops(*map(np.concatenate, zip(*parts)))
+            match[rows] = crops[place].scores
+        return match
+
+    def _each(self, what: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
+        """`what` of every item, on all cores; one item stays in this thread."""
+        return list(map(what, items) if len(items) == 1 else self._pool.map(what, items))
+
+    @cached_property
+    def _pool(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(cores())
+
+
+class _Outputs(NamedTuple):
+    """What several models give: float (films, labels) each, spread None for one, samples (samples, films, labels).
+
+    The samples are what the uncertainty is measured on: the models' answers, or with dropout those of every drawn
+    network, always after the chain rule. match: float (films,).
+    """
+
+    conditional: np.ndarray
+    probabilities: np.ndarray
+    spread: np.ndarray | None
+    samples: np.ndarray
+    match: np.ndarray
 
 
 def _validation(members: Sequence[Member | Saved], average: str) -> dict | None:
@@ -224,23 +275,21 @@ def _uncertainty(samples: np.ndarray, views: Views) -> dict[str, np.ndarray]:
     return parts | ({"mc mean": found.mean} if views.passes else {})
 
 
-def _samples(member: Member, films: Sequence[Read], views: Views, crops: dict) -> np.ndarray:
-    """Outputs with dropout, float32 (passes, films, labels); `crops` as `_conditional` left it."""
+def _samples(member: Member, films: Sequence[Read], views: Views, crops: dict[tuple, Crops]) -> np.ndarray:
+    """Outputs with dropout, float32 (passes, films, labels)."""
     out = np.empty((views.passes, len(films), len(member.labels)), np.float32)
     if views.passes:
         for cropper, rows in _by_view(member, films):
-            out[:, rows] = member.samples(crops[cropper.identity, tuple(rows)], views)
+            out[:, rows] = member.samples(crops[cropper.identity, tuple(rows)].crops, views)
     return out
 
 
-def _conditional(member: Member, films: Sequence[Read], keys: np.ndarray, views: Views, crops: dict) -> np.ndarray:
-    """The network's outputs, every film by its view's cropper; `crops` keeps what members share."""
+def _conditional(member: Member, films: Sequence[Read], keys: np.ndarray, views: Views,
+                 crops: dict[tuple, Crops]) -> np.ndarray:
+    """The network's outputs, every film by its view's cropper."""
     conditional = np.empty((len(films), len(member.labels)), np.float32)
     for cropper, rows in _by_view(member, films):
-        place = (cropper.identity, tuple(rows))
-        if place not in crops:
-            crops[place] = cropper.crop([films[k].grey for k in rows]).crops
-        conditional[rows] = member.conditional(crops[place], keys[rows], views)
+        conditional[rows] = member.conditional(crops[cropper.identity, tuple(rows)].crops, keys[rows], views)
     return conditional
 
 
@@ -251,8 +300,3 @@ def _by_view(member: Member, films: Sequence[Read]) -> list[tuple[Cropper, list[
              for view, cropper in member.croppers.items()]
     return [(cropper, rows) for cropper, rows in found if rows]
 
-
-def _match(one: Read, croppers: dict[str, Cropper]) -> float:
-    """How well the film matches the template, NaN without one."""
-    cropper = croppers.get("Lateral" if one.film.lateral else "Frontal") or next(iter(croppers.values()))
-    return float(cropper.crop([one.grey]).scores[0])

@@ -9,6 +9,7 @@ from ..films import dicom, plausible
 from ..films.decode import decode_film, read_bytes
 from ..films.grey import MIN_SIDE, FilmError, check_size
 from ..finished.asked import Film
+from ..phantom.films import is_drawn
 
 FRONTAL_ONLY = "a lateral film; the model was trained on frontal films only"
 
@@ -35,12 +36,14 @@ class Read:
         grey: uint8 (h, w).
         code: what is odd about it, the sum of bits of plausible.FLAGS; 0 for nothing.
         region: the body part that its header names, where that is not the chest alone.
+        drawn: whether the file says that it is a phantom's.
     """
 
     film: Film
     grey: np.ndarray
     code: int = 0
     region: str = ""
+    drawn: bool = False
 
     @property
     def flag(self) -> str:
@@ -86,7 +89,7 @@ def read_data(data: bytes, film: Film | str, takes_lateral: bool, accept_damaged
     _check_view(film, takes_lateral)
     code = plausible.flag(grey, colour, frontal=not film.lateral)
     code |= plausible.FLAGS["damaged"].bit * bool(damage) | plausible.FLAGS["region"].bit * bool(region)
-    return Read(film, grey, code, region)
+    return Read(film, grey, code, region, is_drawn(data))
 
 
 def take(grey: np.ndarray, film: Film | str, takes_lateral: bool) -> Read:

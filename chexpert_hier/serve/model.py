@@ -81,7 +81,7 @@ class ServedModel:
         self.has_maps = isinstance(engine.members[0], Member)
         self.networks = len(engine.data)
         ramp = np.tile(np.arange(256, dtype=np.uint8), (256, 1))
-        view = "frontal" if "Frontal" in engine.members[0].croppers else "lateral"
+        view = "frontal" if "Frontal" in engine.members[0].views else "lateral"
         first = self.answer([(self.take(ramp, view), self.has_maps)])[0].answers  # also sets up what is set up once
         self.outputs = ("conditional",) * (first.conditional is not None) + tuple(
             name for name, what in MORE.items() if what in first.more)
@@ -131,6 +131,7 @@ class ServedModel:
 def _one(answers: Answers, k: int) -> Answers:
     """The answer for the k-th film alone."""
     row = slice(k, k + 1)
-    conditional = None if answers.conditional is None else answers.conditional[row]
-    return Answers(answers.films[row], answers.labels, answers.probabilities[row], conditional, answers.match[row],
-                   answers.flags[row], {what: values[row] for what, values in answers.more.items()}, answers.codes[row])
+    return Answers(answers.films[row], answers.labels, answers.probabilities[row],
+                   None if answers.conditional is None else answers.conditional[row], answers.match[row],
+                   answers.flags[row], {what: values[row] for what, values in answers.more.items()}, answers.codes[row],
+                   answers.synthetic)

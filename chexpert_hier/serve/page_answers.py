@@ -10,7 +10,6 @@ import numpy as np
 
 from ..errors import InputError
 from ..evaluate.aggregate import RULES, combine
-from ..export.model_card import SYNTHETIC
 from ..finished import operating
 from ..predict.answers import NOT_A_DEVICE, in_tree_order
 from .asked import BadFilm
@@ -29,7 +28,7 @@ def about(model: ServedModel, most_bytes: int) -> dict[str, Any]:
     points = {label: {name: row.get(name) for name in POINT} for label, row in found.get("labels", {}).items()}
     data = list(dict.fromkeys(one["name"] for one in engine.data))
     return {
-        "use": NOT_A_DEVICE, "synthetic": any(name.startswith(SYNTHETIC) for name in data), "data": ", ".join(data),
+        "use": NOT_A_DEVICE, "synthetic": engine.synthetic, "data": ", ".join(data),
         "recipe": recipe.name, "arch": recipe.arch, "models": model.networks, "chain": recipe.chain,
         "lateral": engine.takes_lateral, "maps": model.has_maps, "most_bytes": most_bytes,
         "labels": list(model.labels),

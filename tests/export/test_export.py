@@ -19,6 +19,7 @@ from chexpert_hier import hierarchy
 from chexpert_hier.errors import InputError
 from chexpert_hier.export import __main__ as export_command
 from chexpert_hier.export import saved_model
+from chexpert_hier.films import plausible
 from chexpert_hier.films.decode import read_film
 from chexpert_hier.finished import asked, operating
 from chexpert_hier.finished.members import Saved, open_model, open_run
@@ -36,7 +37,15 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run(data):
-    return make_run(data.parent / "run", data)
+    return of_a_hospital(make_run(data.parent / "run", data))
+
+
+def of_a_hospital(run):
+    """As if its films had not been drawn: a model of drawn films makes no calls."""
+    facts = json.loads((run / "recipe.json").read_text())
+    facts["recipe"]["name"], facts["data"]["name"] = "pham2019", "hospital"
+    (run / "recipe.json").write_text(json.dumps(facts))
+    return run
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +159,8 @@ def test_requests_of_the_documented_form_are_answered(model, frontal, own):
     b64 = [{"b64": base64.b64encode(file.read_bytes()).decode()} for file in frontal[:2]]
     rows = serve(model, json.dumps({"signature_name": "calibrated", "instances": [{"film": film} for film in b64]}))
     np.testing.assert_allclose([row["probabilities"] for row in rows["predictions"]], own[:2], atol=1e-5)
-    assert set(rows["predictions"][0]) == {"probabilities", "conditional", "calibrated", "present", "match"}
+    assert set(rows["predictions"][0]) == {"probabilities", "conditional", "calibrated", "present", "match", "flags",
+                                            "place", "status"}
     columns = serve(model, json.dumps({"inputs": {"film": b64}}))
     np.testing.assert_allclose(columns["outputs"]["probabilities"], own[:2], atol=1e-5)
     pixels = read_film(frontal[0])[..., None].tolist()
@@ -191,14 +201,66 @@ def png_of_size(width: int, height: int) -> bytes:
             + chunk(b"IDAT", zlib.compress(bytes(100))) + chunk(b"IEND", b""))
 
 
-@pytest.mark.parametrize(("film", "reason"), [
-    (png_of_size(60000, 60000), "too large"), (png_of_size(8, 8), "too small"), (b"", "expected JPEG"),
-    (b"<html>", "expected JPEG"), (bytes(128) + b"DICM" + bytes(100), "expected JPEG"),
-    (cv2.imencode(".png", np.zeros((64, 64), np.uint16))[1].tobytes(), "8-bit grey"),
-    (cv2.imencode(".png", np.zeros((64, 64), np.uint8))[1].tobytes(), "one shade")])
-def test_what_is_no_film_is_refused_with_the_reason(film, reason, model):
-    with pytest.raises(tf.errors.InvalidArgumentError, match=reason):
-        model.signatures["serving_default"](film=tf.constant([film]))
+def png(image) -> bytes:
+    return cv2.imencode(".png", image)[1].tobytes()
+
+
+BAD = {png_of_size(60000, 60000): "too large", png_of_size(8, 8): "too small", b"": "empty",
+       b"<html>": "no JPEG or PNG",
+       bytes(128) + b"DICM" + bytes(100): "DICOM", png(np.zeros((64, 64), np.uint8)): "no picture content",
+       png(np.eye(64, dtype=np.uint8))[:-20]: "cut off", b"\xff\xd8\xff": "damaged"}
+
+
+def test_a_bad_film_gets_its_status_and_the_others_of_its_batch_are_answered(model, saved, frontal, own):
+    metadata = json.loads((saved / "metadata.json").read_text())
+    films = [frontal[0].read_bytes(), *BAD, frontal[1].read_bytes()]
+    answer = {name: value.numpy() for name, value in model.signatures["calibrated"](film=tf.constant(films)).items()}
+    for code, reason in zip(answer["status"][1:-1], BAD.values()):
+        assert code > 0 and reason in metadata["status"][str(code)]
+    good = [0, -1]
+    assert (answer["status"][good] == 0).all() and (answer["place"][good] >= 0).all()
+    np.testing.assert_allclose(answer["probabilities"][good], own[:2], atol=1e-5)
+    for name in ("probabilities", "conditional", "calibrated", "match"):
+        assert np.isnan(answer[name][1:-1]).all() and not np.isnan(answer[name][good]).any()
+    assert not answer["present"][1:-1].any() and (answer["place"][1:-1] == -1).all()
+    assert not answer["flags"][1:-1].any()
+    pixels = np.stack([np.zeros((40, 40), np.uint8), np.eye(40, dtype=np.uint8)])[..., None]
+    assert model.signatures["films"](film=tf.constant(pixels))["status"].numpy().tolist() == [8, 0]
+
+
+def test_every_kind_of_png_and_jpeg_is_read_as_predict_reads_it(model):
+    """Probabilities of one film stored in every way; pixels that lose nothing give the same to the last bit."""
+    random = np.random.default_rng(0)
+    grey = np.sort(random.integers(0, 256, (60, 70), dtype=np.uint8))
+    colour = np.dstack([grey, grey // 2, random.integers(0, 256, grey.shape, dtype=np.uint8)])
+    alpha = random.integers(0, 256, grey.shape, dtype=np.uint8)
+    deep = random.integers(0, 65536, (60, 70, 4), dtype=np.uint16)
+    films = [png(image) for image in (grey, colour, np.dstack([colour, alpha]), deep, deep[..., :3], deep[..., 0],
+                                      deep[..., 0] // 64)]
+    films += [cv2.imencode(".jpg", image)[1].tobytes() for image in (grey, colour)]
+    films.append(pypng_palette(grey))
+    answer = model.signatures["serving_default"](film=tf.constant(films))
+    assert not answer["status"].numpy().any()
+    for k, film in enumerate(films):
+        pixels = read_film(film)
+        alone = model.signatures["films"](film=tf.constant(pixels[None, ..., None]))
+        np.testing.assert_array_equal(alone["conditional"].numpy()[0], answer["conditional"].numpy()[k])
+        np.testing.assert_array_equal(alone["match"], answer["match"][k:k + 1])
+        code = plausible.flag(pixels, plausible.colour(film))
+        assert int(answer["flags"][k]) == code and int(alone["flags"][0]) == code & ~plausible.FLAGS["colour"].bit
+
+
+def pypng_palette(grey) -> bytes:
+    """A palette PNG whose indices are not the levels."""
+    order = np.random.default_rng(1).permutation(256).astype(np.uint8)
+    rows = b"".join(b"\0" + row.tobytes() for row in np.argsort(order).astype(np.uint8)[grey])
+
+    def chunk(kind, body):
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = struct.pack(">IIBBBBB", *grey.shape[::-1], 8, 3, 0, 0, 0)
+    return (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"PLTE", np.repeat(order, 3).tobytes())
+            + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
 
 
 def test_a_changed_savedmodel_does_not_pass_the_check(saved, frontal, own):
@@ -252,7 +314,8 @@ def test_a_run_without_evaluation_is_served_without_calibration(run, data, tmp_p
 
 def test_the_model_card_holds_the_runs_own_facts(saved):
     card, metadata = (saved / "MODEL_CARD.md").read_text(), json.loads((saved / "metadata.json").read_text())
-    assert "not a medical device" in card.lower() and "synthetic" in card
+    assert "not a medical device" in card.lower() and "drawn films" not in card
+    assert metadata["synthetic"] is None
     for label, row in metadata["validation"]["labels"].items():
         assert label in card and f"| {row['positives']:.0f}" in card
         if row["auroc"] is not None:
@@ -270,34 +333,28 @@ def test_saved_model_cli_reads_it(saved):
         assert text in shown.stdout, shown.stdout + shown.stderr[-2000:]
 
 
-# ---------------------------------------------------------------------------------------------------- ONNX
-
-def test_onnx_runtime_answers_as_the_network_on_the_same_crops(run, frontal, own, tmp_path):
-    for name in ("tf2onnx", "onnxruntime"):
-        pytest.importorskip(name)
-    from chexpert_hier.export import onnx as onnx_export
-
-    member, file = open_run(run), tmp_path / "model.onnx"
-    assert onnx_export.export([member], file) <= 1e-4
-    crops = member.croppers["Frontal"].crop([read_film(path) for path in frontal]).crops[..., None]
-    answer = onnx_export.run(file, crops)
-    assert crops.dtype == np.uint8 and crops.shape[1:] == (224, 224, 1)
-    np.testing.assert_allclose(answer["probabilities"], own, atol=1e-4)
-    np.testing.assert_allclose(onnx_export.run(file, crops[:1])["conditional"], answer["conditional"][:1], atol=1e-5)
-    import onnx
-
-    about = {entry.key: entry.value for entry in onnx.load(str(file)).metadata_props}
-    assert json.loads(about["labels"]) == list(CHEXPERT_LABELS)
+def test_the_same_run_gives_the_same_bytes_and_no_place_of_this_machine(run, saved, tmp_path):
+    """In another process, whose hash seed, memory and start differ."""
+    code = ("import sys; from chexpert_hier.export import export; from chexpert_hier.finished import open_run; "
+            "export([open_run(sys.argv[1])], sys.argv[2])")
+    again = []
+    for name in ("one", "two"):
+        subprocess.run([sys.executable, "-c", code, str(run), str(tmp_path / name)], check=True, timeout=200,
+                       capture_output=True, cwd=Path(__file__).parents[2])
+        again.append({file.relative_to(tmp_path / name): file.read_bytes() for file in (tmp_path / name).rglob("*")
+                      if file.is_file()})
+    assert again[0] == again[1] and len(again[0]) >= 7
+    assert all(str(run.parent).encode() not in content for content in again[0].values())
 
 
-def test_members_that_crop_differently_share_no_onnx_file(run, data, tmp_path):
-    pytest.importorskip("tf2onnx")
-    from chexpert_hier.export import onnx as onnx_export
-
-    other = make_run(tmp_path / "other", data, crop="centre")
-    with pytest.raises(InputError, match="crop films differently"):
-        onnx_export.export([open_run(run), open_run(other)], tmp_path / "x.onnx")
-    assert not (tmp_path / "x.onnx").exists()
+def test_a_model_of_drawn_films_says_so_and_makes_no_calls(run, data, tmp_path):
+    drawn = make_run(tmp_path / "drawn", data)
+    folder = saved_model.export([open_run(drawn)], tmp_path / "saved")
+    metadata = json.loads((folder / "metadata.json").read_text())
+    assert "drawn films" in metadata["synthetic"] and "present" not in metadata["outputs"]
+    signature = tf.saved_model.load(str(folder)).signatures["calibrated"]
+    assert "present" not in signature.structured_outputs and "calibrated" in signature.structured_outputs
+    assert "drawn films" in (folder / "MODEL_CARD.md").read_text()
 
 
 def test_the_command_wants_something_to_write_and_replaces_nothing(run, saved):
