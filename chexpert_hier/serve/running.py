@@ -65,7 +65,9 @@ def quiet() -> None:
     """Silence libraries that would print what a film's file says: pydicom's warnings quote tags."""
     import cv2
 
-    warnings.filterwarnings("ignore", module=r"pydicom|pylibjpeg|openjpeg|libjpeg|gdcm")
+    with contextlib.suppress(ImportError):
+        import pydicom.config  # noqa: F401  which sets its logger's level when it is imported
+    warnings.simplefilter("ignore")
     for name in ("pydicom", "py.warnings", "pylibjpeg", "uvicorn", "uvicorn.access", "uvicorn.error", "asyncio"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)

@@ -26,14 +26,14 @@ function of(values, place) {
 /** Whether the product down the tree changed a finding's number by anything to be seen. */
 const changed = (found) => known(found.conditional) && Math.abs(found.conditional - found.probability) > 0.0005;
 
-/** The tree as nested lists of buttons. `choose` is told the label that was pressed; `chosen` is pressed already. */
-export function tree(model, values, { chosen, choose, films = null }) {
+/** The tree as nested lists of buttons. `choose` is told the label that was pressed; `chosen` is pressed already; `look` shows the film. */
+export function tree(model, values, { chosen, choose, look, films = null }) {
   const root = element("ul", { "aria-label": "Findings, each below its parent" });
   const lists = [root];
   for (const { label, depth, parents } of model.tree) {
     const found = of(values, model.labels.indexOf(label));
     const item = element("li", {}, row(model, label, found, chosen === label, choose));
-    if (chosen === label) item.append(detail(model, label, parents, found, values, films));
+    if (chosen === label) item.append(detail(model, label, parents, found, values, films, look));
     while (lists.length > depth + 1) lists.pop();
     if (lists.length === depth) { // the first child opens a list inside its parent's item
       const inner = element("ul");
@@ -92,7 +92,7 @@ function bar(found, threshold) {
   return element("span", { class: "bar", "aria-hidden": "true" }, ...parts);
 }
 
-function detail(model, label, parents, found, values, films) {
+function detail(model, label, parents, found, values, films, look) {
   const lines = [];
   const calibrated = known(found.calibrated) ? `; calibrated on the validation films ${number(found.calibrated)}` : "";
   lines.push(`Probability ${found.probability.toFixed(4)}${calibrated}.`);
@@ -106,7 +106,8 @@ function detail(model, label, parents, found, values, films) {
     lines.push(`${model.models} models: standard deviation ${found.spread.toFixed(3)}.`);
   }
   if (films) lines.push(`Film by film: ${films.map(({ name, values: own }) => `${name} ${number(own.probabilities[model.labels.indexOf(label)])}`).join("; ")}.`);
-  return element("div", { class: "detail" }, ...lines.map((line) => element("p", {}, line)));
+  return element("div", { class: "detail" }, ...lines.map((line) => element("p", {}, line)),
+    model.maps ? element("button", { type: "button", class: "look", onclick: look }, "See the map on the film") : null);
 }
 
 function chain(model, parents, found, values) {

@@ -234,7 +234,7 @@ function showFindings() {
   part("downloads").hidden = part("legend").hidden = !read;
   const focused = document.activeElement?.dataset?.label;
   if (!read) return void fill("tree");
-  fill("tree", tree(model, values, { chosen: page.label, choose: chooseLabel, films: study && study.films.map(({ name, found }) => ({ name, values: found.values })) }));
+  fill("tree", tree(model, values, { chosen: page.label, choose: chooseLabel, look: () => part("stage").scrollIntoView({ block: "center" }), films: study && study.films.map(({ name, found }) => ({ name, values: found.values })) }));
   fill("legend", ...legend(model, values));
   if (focused) document.querySelector(`[data-label="${focused}"]`)?.focus();
 }
