@@ -19,8 +19,8 @@ from collections.abc import Iterable, Sequence
 _WRITTEN = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]|^[=+@-]")
 _ODD = re.compile(rf"\\|{_WRITTEN.pattern}")
 _READ = re.compile(r"\\(?:\\|((?:x[0-9a-fA-F]{2})(?:\\x[0-9a-fA-F]{2})*))")
-# Absolute, with a drive, or upwards, whichever way the slashes lean.
-_LEAVES = re.compile(r"^[/\\]|^[A-Za-z]:|(?:^|[/\\])\.\.(?:[/\\]|$)")
+# Absolute, on another host or drive, or upwards, whichever way the slashes lean.
+_LEAVES = re.compile(r"^/|^\\\\|^[A-Za-z]:|(?:^|[/\\])\.\.(?:[/\\]|$)")
 
 
 def escaped(name: str) -> str:

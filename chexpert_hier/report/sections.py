@@ -50,7 +50,8 @@ def html(run: Run, examples: Sequence[Example] = ()) -> str:
     findings, made = Findings([run.result]), _macros()
     judged = {anchor: Markup(content) for anchor, _, content in page.sections(findings, figures.draw(findings))}
     parts = [
-        ("results", "AUROC", _results(run) + judged["results"]), ("notes", "Read with this", judged["notes"]),
+        ("results", "AUROC", _results(run) + judged["results"]), ("sets", "Each data set", judged.get("subgroups", "")),
+        ("notes", "Read with this", judged["notes"]),
         ("product", "Chain rule on and off", _product(run)), ("tree", "The disease tree", judged.get("tree", "")),
         ("examples", "Films, right and wrong", made.examples(_by_label(examples))),
         ("labels", "Label by label", judged["labels"]), ("thresholds", "At a threshold", judged.get("thresholds", "")),

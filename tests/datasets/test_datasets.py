@@ -592,3 +592,77 @@ def test_a_table_is_read_as_written_or_its_first_wrong_cell_is_named(tmp_path_fa
     else:
         expected = [[float(cell) if cell else np.nan for cell in values] for values in codes]
         np.testing.assert_array_equal(reading.read(folder).raw, np.array(expected, np.float32))
+
+
+# ------------------------------------------------------------------------------ tables of other spreadsheets
+
+def test_semicolons_and_tabs_are_recognised(small, caplog):
+    before, text = reading.read(small, views="both"), (small / "train.csv").read_text()
+    for mark, word in ((";", "semicolons"), ("\t", "tabs")):
+        (small / "train.csv").write_text(text.replace(",", mark))
+        with caplog.at_level("INFO", logger="chexpert_hier.datasets"):
+            assert reading.read(small, views="both").fingerprint == before.fingerprint
+        assert word in caplog.text
+    (small / "train.csv").write_text(text.replace(",", ";").replace("Female", "Fem;ale", 1))
+    with pytest.raises(InputError, match="row 2: 20 fields; expected 19"):
+        reading.read(small)
+
+
+def test_columns_named_in_other_letters_and_meant_otherwise(small):
+    before, text = reading.read(small, views="both"), (small / "train.csv").read_text()
+    header, _, rest = text.partition("\n")
+    (small / "train.csv").write_text(f"{header.lower().replace('path', 'path').replace(' ', '_')}\n{rest}")
+    assert reading.read(small, views="both").fingerprint == before.fingerprint
+    (small / "train.csv").write_text(f"{header.replace('Pneumonia', 'Pnuemonia')}\n{rest}")
+    with pytest.raises(InputError, match=r"no column Pneumonia; .* Did you mean Pnuemonia\?"):
+        reading.read(small)
+
+
+def test_a_header_of_many_columns_is_checked_in_no_time(tmp_path):
+    path = tmp_path / "wide.csv"
+    names = [f"c{number}" for number in range(20_000)]
+    path.write_text(",".join(names) + "\n" + ",".join("1" * 20_000) + "\n")
+    start = time.process_time()
+    tables._header(path, names, None)
+    assert time.process_time() - start < 1  # 2.5 s when each name was counted in the whole header
+    with pytest.raises(InputError, match="the header names c7 twice"):
+        tables._header(path, [*names, "c7"], None)
+
+
+def test_a_row_table_finds_films_below_another_folder_and_by_its_column_file(small, tmp_path):
+    table = tmp_path / "ask.csv"
+    table.write_text(f"path,View\n{film(1)},x\n")
+    [row_] = reading.read_rows(table, root=small)
+    assert row_.file.is_file() and row_.path == film(1) and row_.view == "Frontal"
+    table.write_text("Path,File\nanything,train/patient00002/study1/view1_frontal.jpg\n")
+    assert reading.read_rows(table, root=small)[0].file.is_file()
+    for line, message in (("x,../secret", "its path leaves"), ("../x,a", "leaves the data folder")):
+        table.write_text(f"Path,File\n{line}\n")
+        with pytest.raises(InputError, match=message):
+            reading.read_rows(table, root=small)
+    (small / "link").symlink_to(tmp_path)
+    table.write_text("Path,File\nx,link/ask.csv\n")
+    with pytest.raises(InputError, match=r"row 2: x lies behind a link that leaves the data folder"):
+        reading.read_rows(table, root=small)
+    assert reading.read_rows(table, root=small, allow_outside=True)[0].file.is_file()
+
+
+def test_names_that_no_table_can_hold_are_read_back_to_the_same_files(tmp_path):
+    from chexpert_hier import paths
+
+    names = [b"a\nb.png", b"caf\xe9.png", "x\u2028y\x85.png".encode(), b"c,d\"e.png", b"\\x41.png", b"r\r.png"]
+    folder = tmp_path / "set"
+    folder.mkdir()
+    for name in names:
+        (folder / os.fsdecode(name)).write_bytes(name)
+    lines = ['Path,Patient,Cat'] + [f'"{paths.escaped("s/" + os.fsdecode(name)).replace(chr(34), chr(34) * 2)}",p{k},1'
+                                    for k, name in enumerate(names)]
+    (folder / "train.csv").write_text("\n".join(lines) + "\n")
+    data, bad = presence.require_films(reading.read(folder, reader="csv", labels=["Cat"]))
+    assert not bad and [file.read_bytes() for file in data.files] == names
+    # The same names as another program writes them: raw, between quotation marks.
+    raw = ['"s/' + os.fsdecode(name).replace('"', '""') + f'",p{k},1' for k, name in enumerate(names)
+           if k in (0, 2, 3, 5)]
+    (folder / "train.csv").write_bytes(("\n".join(["Path,Patient,Cat", *raw]) + "\n").encode())
+    again = reading.read(folder, reader="csv", labels=["Cat"])
+    assert [file.read_bytes() for file in again.files] == [names[k] for k in (0, 2, 3, 5)]
