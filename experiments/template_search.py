@@ -77,7 +77,8 @@ def main(argv: list[str] | None = None) -> int:
     lines += ["| " + " | ".join(f"{cell:.3g}" if isinstance(cell, float) else str(cell) for cell in row) + " |"
               for row in table.itertuples(index=False)]
     write_text(RESULTS / "template_search.md", __doc__.strip() + f"\n\nLOW_MATCH is {LOW_MATCH}. {len(train)} training "
-               f"films, {len(valid)} validation films, {len(other)} of another hospital.\n\n" + "\n".join(lines) + "\n" + READING)
+               f"films, {len(valid)} validation films, {len(other)} of another hospital.\n\n" + "\n".join(lines) + "\n"
+               + READING)
     print(table.to_string())
     return 0
 
