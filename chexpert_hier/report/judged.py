@@ -83,7 +83,7 @@ def _judged(folder: Path, recipe: recipes.Recipe, names: tuple[str, ...], tree: 
     patients = patients.reindex(truth["Path"]).tolist()
     joining = joining_of(recipe, names, truth["Path"], patients)
     result = evaluate.evaluate(reported, truth, joining, evaluate.Judging(
-        replicates=replicates, seed=recipe.seed, tree=tree, name="This run"))
+        replicates=replicates, seed=recipe.seed, tree=tree, name="This run", by=("Set",) if "Set" in truth else ()))
     before, after = (evaluate.join(table, truth, joining) for table in (off, on))
     result.tree = tree_report(after, tree, before)
     if len(tree.edges):

@@ -1,6 +1,8 @@
 """The whole run on one page: report.html, which needs no network and no other file.
 
     python -m chexpert_hier.report runs/mine
+
+Takes a finished run folder; the films are read where recipe.json says they lie, and left out where they are gone.
 """
 
 from pathlib import Path
