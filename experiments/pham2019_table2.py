@@ -131,7 +131,7 @@ def _write(args, results: dict, films: Path, runs: list[Path], seconds: float) -
         named = results[first].name, results[second].name
         found = comparison.compare(results[first].cases, results[second].cases, named).set_index("label")
         compared.append({"comparison": f"{named[1]} against {named[0]}", **found.loc["mean of five"].to_dict()})
-    write_text(args.out / "table.csv", table.to_csv(index=False, float_format="%.4f"))
+    write_text(args.out / "table.csv", table.to_csv(index=False, float_format="%.6f"))
     write_text(args.out / "differences.csv", pd.DataFrame(compared).to_csv(index=False, float_format="%.4f"))
     _figure4(args, results[ensemble, args.tta], args.out / "figure4.png")
     _figure5(args, results[ensemble, args.tta], films, args.out / "figure5.png")
