@@ -170,7 +170,8 @@ def page(table: pd.DataFrame, args: argparse.Namespace, whole: str) -> str:
     lines = ["# Damaged JPEGs: what is answered without a word", "",
              f"`python -m experiments.damaged --files {args.files} --seed {args.seed}`: {args.files:,} files damaged "
              "in the picture data, from real films; grey levels off on average over the film. Whole files with "
-             f"OpenCV's pixels: {whole}.", "", f"| reader | of | {' | '.join(OUTCOMES)} |", "|---" * (2 + len(OUTCOMES)) + "|"]
+             f"OpenCV's pixels: {whole}.", "", f"| reader | of | {' | '.join(OUTCOMES)} |",
+             "|---" * (2 + len(OUTCOMES)) + "|"]
     for column in (None, "damage", "coding"):
         for value in [None] if column is None else table[column].unique():
             for reader in READERS:

@@ -13,7 +13,6 @@ from ..errors import InputError, one_of
 from ..labels import uniform_draws
 from .grey import Tensor
 
-
 # ---------------------------------------------------------------------------------------------------- training
 
 def hflip(crops: np.ndarray, draws: np.ndarray, parameter: float) -> np.ndarray:

@@ -8,6 +8,7 @@ the upper edge of a row of blocks from some column to the right end, and along t
 left end to that column; edges in a film do not run like that.
 """
 
+import cv2
 import numpy as np
 import simplejpeg
 
@@ -69,7 +70,8 @@ def step(grey: np.ndarray, piece: tuple[int, int] = (8, 8)) -> float:
     sums = np.cumsum(jumps, axis=1)
     before, after = sums[:, 1:-2] / left, (sums[:, -1:] - sums[:, 1:-2]) / (columns - left)
     here, next_row = after[:-1], before[1:]
-    jump = np.where(here * next_row > 0, np.minimum(np.abs(here), np.abs(next_row)), 0)
+    # The smaller one where both go the same way; not above zero where they do not.
+    jump = np.maximum(np.minimum(here, next_row), -np.maximum(here, next_row))
     return float(np.max(jump - np.maximum(np.abs(before[:-1]), np.abs(after[1:]))))
 
 
@@ -80,8 +82,8 @@ def _jumps(grey: np.ndarray, piece: tuple[int, int]) -> np.ndarray:
     rows, columns = (grey.shape[0] - 2) // height, grey.shape[1] // width
     if rows < 1 or columns < 1:
         return np.zeros((0, 0), np.float32)
-    lines = [grey[height + k:height + k + (rows - 1) * height + 1:height, :columns * width].astype(np.int16)
+    lines = [grey[height + k:height + k + (rows - 1) * height + 1:height, :columns * width].astype(np.float32)
              for k in (-2, -1, 0, 1)]
     twice = 3 * (lines[2] - lines[1]) - (lines[3] - lines[0])  # 2 jump - slope above - slope below
     np.clip(twice, -2 * MOST_JUMP, 2 * MOST_JUMP, out=twice)
-    return np.add.reduceat(twice, np.arange(0, columns * width, width), axis=1, dtype=np.float32) / (2 * width)
+    return cv2.resize(twice, (columns, rows), interpolation=cv2.INTER_AREA) / 2

@@ -24,8 +24,8 @@ from .views import SOURCE, Sources, view
 CHANNELS, HIDDEN = (8, 16, 24, 32), 24
 MOST_WEIGHT = 127  # int8
 SCORE_UNITS = 64  # scores are natural logarithms of odds times this
-# Of nih_600's training films two are inverted themselves (its README). One is left out; the other, patient17625, went in
-# unnoticed when the shipped weights were learned, and stays so that this script gives those weights.
+# Of nih_600's training films two are inverted themselves (its README). One is left out; the other, patient17625, went
+# in unnoticed when the shipped weights were learned, and stays so that this script gives those weights.
 INVERTED = ("patient17999",)
 PHOTOGRAPHS = ("astronaut.png", "brick.png", "chelsea.png", "coins.png", "grass.png", "hubble_deep_field.jpg",
                "ihc.png", "moon.png", "page.png", "rocket.jpg", "motorcycle_left.png")
