@@ -187,13 +187,10 @@ class Engine:
         """The answer for no film: every column, no row."""
         empty = np.empty((0, len(self.labels)))
         found = self.validation or {}
-        there = {"sd": self.has_spread and not self.views.uncertainty, "calibrated": found.get("calibration"),
-                 "call": found, "mc mean": self.views.passes} | dict.fromkeys(
-                     ("entropy", "mutual information"), self.views.uncertainty)
-        if self.views.uncertainty:
-            there["sd"] = True
-        more = {what: empty for what in ("sd", "calibrated", "call", "entropy", "mutual information", "mc mean")
-                if there[what]}
+        drawn = self.views.uncertainty
+        there = [("sd", self.has_spread and not drawn), ("calibrated", found.get("calibration")), ("call", found),
+                 ("sd", drawn), ("entropy", drawn), ("mutual information", drawn), ("mc mean", self.views.passes)]
+        more = {what: empty for what, known in there if known}  # in the order of `answer`: job files have this header
         return Answers((), tuple(self.labels), empty, empty, np.empty(0), (), more, (),
                        self.synthetic)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from .. import commands
 from ..errors import InputError
+from ..finished.members import ENGINES
 from ..predict.answers import NOT_A_DEVICE
 from .batching import Limits
 
@@ -24,6 +25,8 @@ def parser() -> argparse.ArgumentParser:
     add = args.add_argument
     add("--model", nargs="+", required=True, metavar="MODEL", help="finished runs, .keras files in them, SavedModels "
         "or ONNX files; several are an ensemble")
+    add("--engine", default="auto", choices=ENGINES, help="what computes finished runs: keras, onnx (ONNX Runtime and "
+        "the run's model.onnx, without TensorFlow), or auto: onnx where that is possible (auto)")
     add("--name", default="chest", help="the model's name in addresses: /v1/models/NAME:predict (chest)")
     add("--host", default="127.0.0.1", help="address to listen on; anything but this machine needs --token (127.0.0.1)")
     add("--port", type=int, default=8080, help="0 takes any free one (8080)")
@@ -103,7 +106,7 @@ def _serve(args: argparse.Namespace, token: str, ear: socket.socket) -> None:
 
     quiet()
     log.info("loading %d model%s", len(args.model), "s" * (len(args.model) > 1))
-    model = ServedModel(args.model)
+    model = ServedModel(args.model, args.engine)
     limits = Limits(batch=args.batch_size, body=args.most_megabytes * 2 ** 20,
                     bodies=max(Limits.bodies, args.most_megabytes * 2 ** 20))
     log.info("%s", NOT_A_DEVICE)

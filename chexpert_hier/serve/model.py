@@ -4,7 +4,7 @@ The one place where the server meets the rest of the package: `predict.engine` a
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -65,23 +65,24 @@ class ServedModel:
         has_maps: whether maps can be drawn.
     """
 
-    def __init__(self, models: Sequence[str | Path]):
+    def __init__(self, models: Sequence[str | Path], engine: str = "auto"):
         """Open it.
 
         Args:
-            models: run folders, `.keras` files in them, or exported models; several are an ensemble.
+            models: run folders, `.keras` files in them, SavedModels or ONNX files; several are an ensemble.
+            engine: what computes run folders: "auto", "keras" or "onnx"; see finished.members.open_run.
 
         Raises:
             InputError: it is no model, or the models do not fit together.
         """
-        engine = Engine.open(models)
-        if len(engine.members) > 1 and all(isinstance(member, Member) for member in engine.members):
-            engine = Engine(engine.members, Views(uncertainty="ensemble"), validation=engine.validation)
-        self.engine = engine
-        self.has_maps = isinstance(engine.members[0], Member)
-        self.networks = len(engine.data)
+        opened = Engine.open(models, engine=engine)
+        if len(opened.members) > 1 and all(isinstance(member, Member) for member in opened.members):
+            opened = Engine(opened.members, Views(uncertainty="ensemble"), validation=opened.validation)
+        self.engine = opened
+        self.has_maps = isinstance(opened.members[0], Member)
+        self.networks = len(opened.data)
         ramp = np.tile(np.arange(256, dtype=np.uint8), (256, 1))
-        view = "frontal" if "Frontal" in engine.members[0].views else "lateral"
+        view = "frontal" if "Frontal" in opened.members[0].views else "lateral"
         first = self.answer([(self.take(ramp, view), self.has_maps)])[0].answers  # also sets up what is set up once
         self.outputs = ("conditional",) * (first.conditional is not None) + tuple(
             name for name, what in MORE.items() if what in first.more)
@@ -131,7 +132,7 @@ class ServedModel:
 def _one(answers: Answers, k: int) -> Answers:
     """The answer for the k-th film alone."""
     row = slice(k, k + 1)
-    return Answers(answers.films[row], answers.labels, answers.probabilities[row],
-                   None if answers.conditional is None else answers.conditional[row], answers.match[row],
-                   answers.flags[row], {what: values[row] for what, values in answers.more.items()}, answers.codes[row],
-                   answers.synthetic)
+    return replace(answers, films=answers.films[row], probabilities=answers.probabilities[row],
+                   conditional=None if answers.conditional is None else answers.conditional[row],
+                   match=answers.match[row], flags=answers.flags[row], codes=answers.codes[row],
+                   more={what: values[row] for what, values in answers.more.items()})

@@ -178,11 +178,12 @@ def test_a_film_named_lateral_counts_as_one_until_the_reader_says_otherwise(page
     page.tab.locator(".finding").first.wait_for()
 
 
-def test_a_film_of_40_megabytes(page, frontal):
+def test_a_film_of_40_megabytes(page, frontal, tmp_path):
     grey = cv2.resize(cv2.imread(str(frontal[0]), cv2.IMREAD_GRAYSCALE), (6200, 6600), interpolation=cv2.INTER_LINEAR)
     data = cv2.imencode(".png", grey, [cv2.IMWRITE_PNG_COMPRESSION, 0])[1].tobytes()
     assert len(data) > 40_000_000
-    page.choose(film_file(frontal[0].read_bytes(), "small.jpg"), film_file(data, "large.png"))
+    (tmp_path / "large.png").write_bytes(data)
+    page.choose(frontal[0], tmp_path / "large.png")
     first = page.probabilities()
     page.film(1)
     assert "6200 × 6600 pixels, shown at 45 %" in page.text("#caption")

@@ -235,3 +235,22 @@ def test_the_page_is_answered_with_predicts_csv_and_a_study_by_the_rule(client, 
     assert client.call("/page/study", {"probabilities": [[2] * 14]})[0] == 400
     assert client.call("/page/film", b"no film") == (422, {
         "error": "not an image; expected JPEG, PNG or DICOM content"})
+
+
+@pytest.mark.slow
+def test_exported_models_are_served_as_the_run_that_they_are_of(client, runs, frontal, tmp_path):
+    from chexpert_hier.export import __main__ as export
+
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("tf2onnx")
+    saved, onnx = tmp_path / "saved_model", tmp_path / "model.onnx"
+    assert export.main(["--model", str(runs[0]), "--out", str(saved), "--onnx", str(onnx)]) == 0
+    film = frontal[0].read_bytes()
+    expected = client.v1(film, signature_name="calibrated")[1]["predictions"][0]
+    for path in (saved, onnx):
+        with serving(open_model(path)) as other:
+            got = other.v1(film, signature_name="calibrated")[1]["predictions"][0]
+            for name, values in expected.items():
+                np.testing.assert_allclose(np.array(got[name], float), np.array(values, float), atol=1e-4)
+            status, answer = other.v2(film, outputs=("maps",))
+            assert status == 400 and "maps" in answer["error"]

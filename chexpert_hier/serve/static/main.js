@@ -153,6 +153,9 @@ async function readStudy() {
   try {
     const rows = films.map((film) => film.found.values.probabilities);
     const { values } = await ask("/page/study", JSON.stringify({ probabilities: rows }));
+    if (films.some((film) => film.found.values.present?.every((call) => call === null))) {
+      values.present &&= values.present.map(() => null); // what a film was not called, its study is not either
+    }
     page.study = { films, values };
     if (!films.includes(page.film)) {
       page.film = films[0];
@@ -173,6 +176,9 @@ function say(text) {
 
 function summary(values) {
   if (!values.present) return "";
+  if (page.model.synthetic && values.present.every((call) => call === null)) {
+    return "No calls: the model was trained on synthetic films, and this is none.";
+  }
   const called = page.model.labels.filter((_, k) => values.present[k]);
   return called.length ? `Called present: ${called.join(", ")}.` : "Nothing is called present.";
 }
@@ -201,8 +207,8 @@ function showList() {
 function stateOf(film) {
   if (film.state !== "read") return { waiting: "waiting", reading: "being read …", bad: film.error }[film.state];
   if (film.found.flag) return "read; see the warning";
-  const count = film.found.values.present?.filter((call) => call).length;
-  return count === undefined ? "read" : `${count} called present`;
+  const calls = film.found.values.present?.filter((call) => call !== null) ?? [];
+  return calls.length ? `${calls.filter((call) => call).length} called present` : "read";
 }
 
 function showFilm() {
