@@ -18,6 +18,9 @@ from pathlib import Path
 from .. import commands
 from ..errors import InputError
 from ..files import locked, remove_leftovers
+from ..finished.members import ENGINES
+from ..finished.onnx_network import OnnxFile
+from ..run_folder import read_facts
 from . import job, places, summary
 from .commits import Counted, Ledger
 from .manifest import Manifest, Source
@@ -51,7 +54,8 @@ def parser() -> argparse.ArgumentParser:
     add("--batch-size", type=int, default=32)
     add("--workers", type=int, metavar="N", help="processes that hold the models each; default: one "
         "for two processors, or for each graphics card")
-    add("--engine", default="keras", choices=("keras", "onnx"), help="what the networks run on")
+    add("--engine", default="auto", choices=ENGINES, help="what computes run folders: keras; onnx: "
+        "their model.onnx in ONNX Runtime, without TensorFlow; auto: the latter where it is there")
     add("--by-study", action="store_true", help="a DICOM archive: every file of the folder, series "
         "that are no chest film skipped, and besides the films a row for each study")
     add("--dry-run", action="store_true", help="check models, films and space, and say what would be "
@@ -173,11 +177,13 @@ def _studies(manifest: Manifest, ledger: Ledger, model: str, labels: list[str]) 
 
 def study_rule(model: Path) -> str:
     """How the (first) model's recipe makes a study's score from its films."""
-    from ..run_folder import read_facts
-
     if (model / "metadata.json").is_file():
-        return json.loads((model / "metadata.json").read_text(encoding="utf-8"))["members"][0]["recipe"]["study_score"]
-    return read_facts(model.parent if model.suffix == ".keras" else model)["recipe"]["study_score"]
+        metadata = json.loads((model / "metadata.json").read_text(encoding="utf-8"))
+    elif model.suffix == ".onnx":
+        metadata = OnnxFile(model).metadata
+    else:
+        return read_facts(model.parent if model.suffix == ".keras" else model)["recipe"]["study_score"]
+    return metadata["members"][0]["recipe"]["study_score"]
 
 
 def _dry_run(manifest: Manifest, ledger: Ledger, opening: Opening) -> int:

@@ -89,7 +89,7 @@ def _init(address: str | None, workers: int | None) -> None:
         ray.init(address=address, runtime_env={"py_modules": [str(PACKAGE)]}, **quiet)
         return
     _own_code_first()
-    ray.init(num_cpus=max(LOCAL_CPUS, (workers or 0) + BESIDE_WORKERS), include_dashboard=False,
+    ray.init("local", num_cpus=max(LOCAL_CPUS, (workers or 0) + BESIDE_WORKERS), include_dashboard=False,
              object_store_memory=STORE_BYTES, **quiet)
 
 

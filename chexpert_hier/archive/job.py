@@ -9,13 +9,11 @@ from pathlib import Path
 
 from .. import __version__
 from ..errors import InputError
+from ..finished.fingerprint import of_model
 from .manifest import Manifest, Source, make
 from .places import Place
 
 FILE, MANIFEST = "job.json", "manifest"
-# What of a model's folder decides its answers.
-DECISIVE = ("*.keras", "recipe.json", "template*.png", "evaluation.json", "predictions.csv", "truth.csv", "*.onnx",
-            "saved_model.pb", "metadata.json", "variables/*")
 
 
 @dataclass(frozen=True)
@@ -42,26 +40,18 @@ WORDS = {"films": "the list of films is another", "model": "the model is another
 
 
 def fingerprint(models: Sequence[str]) -> str:
-    """SHA-256 over all that decides what the models answer: the files' contents, in the models' order.
+    """A hash over all that decides what the models answer, in the models' order.
 
     Raises:
-        InputError: a model is no finished run, .keras file or SavedModel.
+        InputError: a model is no finished run, .keras file, SavedModel or ONNX file.
     """
     digest = hashlib.sha256()
     for model in models:
-        path = Path(model)
-        folder = path.parent if path.suffix == ".keras" else path
-        files = sorted({file for pattern in DECISIVE for file in folder.glob(pattern) if file.is_file()})
-        files = [file for file in files if file.suffix != ".keras" or file == path
-                 or (path == folder and file.name == "model.keras")]
-        if not any(file.suffix == ".keras" or file.name == "saved_model.pb" for file in files):
-            raise InputError(f"{model}: expected a finished run, a .keras file inside one, or a SavedModel; it has no "
-                             "model.keras and no saved_model.pb")
-        for file in files:
-            digest.update(f"{file.relative_to(folder)}\0{file.stat().st_size}\0".encode())
-            with open(file, "rb") as handle:
-                while data := handle.read(1 << 22):
-                    digest.update(data)
+        files = of_model(Path(model)) if Path(model).exists() else {}
+        if not any(name.endswith((".keras", ".onnx")) or name == "saved_model.pb" for name in files):
+            raise InputError(f"{model}: expected a finished run, a .keras file inside one, a SavedModel or an ONNX "
+                             "file; it has no model.keras and no saved_model.pb")
+        digest.update(json.dumps(files, sort_keys=True).encode())
     return digest.hexdigest()[:16]
 
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .. import commands
 from ..errors import InputError
 from ..films import dicom
 from ..finished.asked import Film
@@ -183,19 +182,18 @@ class Opening:
         models: as on the command line, where every machine finds them.
         fingerprint: of the models.
         portion: films answered together.
-        engine: "keras" or "onnx".
+        engine: what computes run folders, one of finished.members.ENGINES.
         by_study: read each file's study, and skip what is no chest film.
     """
 
     models: tuple[str, ...]
     fingerprint: str
     portion: int = 32
-    engine: str = "keras"
+    engine: str = "auto"
     by_study: bool = False
 
     def worker(self) -> Worker:
         """Open the models."""
         from ..predict.engine import Engine
 
-        commands.import_keras()
-        return Worker(Engine.open(self.models, Views(batch_size=self.portion)), self)
+        return Worker(Engine.open(self.models, Views(batch_size=self.portion), engine=self.engine), self)
