@@ -198,7 +198,9 @@ class _Scoring(ParquetDatasink):
         self.worker: Worker | None = None
 
     def write(self, blocks: Any, ctx: Any) -> Counted:
-        tables = list(blocks)
+        tables = [table for table in blocks if len(table)]
+        if not tables:  # of a block that is done already the filter leaves nothing, not even columns
+            return Counted(0, 0)
         if self.worker is None:
             _prepare_process(self.threads)
             self.worker = self.opening.worker()

@@ -153,7 +153,8 @@ def _schema(engine, by_study: bool):
 
     text, number = pyarrow.string(), pyarrow.float32()
     columns = engine.answer([]).table().columns
-    answer = [(name, text if name in ("Path", "[flag]") else number) for name in columns]
+    numbers = {"[match]", *(name for name in columns if not name.startswith("[") and name != "Path")}
+    answer = [(name, number if name in numbers else text) for name in columns]
     study = [(name, text) for name in ("study", "view", "skipped")] if by_study else []
     end = [("error", text), ("model_fingerprint", text), ("seconds", number)]
     return pyarrow.schema([("id", pyarrow.int64()), *answer, *study, *end])
