@@ -240,7 +240,7 @@ def _check_jpeg(head: Any) -> None:
     data = get_frame(head.PixelData, 0, number_of_frames=1)
     header = read_header(data.rstrip(b"\0"))
     if header.bits == 8:  # 12 bits need another decoder
-        decode_jpeg(data, header)
+        decode_jpeg(data, header, whole=True)
 
 
 def _unpacked(pixels: np.ndarray, head: Any) -> np.ndarray:

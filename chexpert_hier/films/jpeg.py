@@ -24,7 +24,7 @@ MOST_JUMP = 16
 FEWEST = 4  # blocks side by side, and rows of them, below which nothing can be said
 
 
-def decode_jpeg(data: bytes, header: Header, whole: bool = True) -> np.ndarray:
+def decode_jpeg(data: bytes, header: Header, whole: bool) -> np.ndarray:
     """The luminance of a JPEG, as it is stored.
 
     Args:
@@ -62,12 +62,12 @@ def step(grey: np.ndarray, piece: tuple[int, int] = (8, 8)) -> float:
         the largest jump, in grey levels: of its right part in one row of pieces and its left part in the next the
         smaller one, less the larger of what stands beside it. 0 for pictures of few pieces.
     """
-    jumps = _jumps(grey, piece)  # (rows - 1, columns)
-    rows, columns = jumps.shape
-    if rows < FEWEST or columns < FEWEST:
+    height, width = piece
+    rows, columns = (grey.shape[0] - 2) // height, grey.shape[1] // width
+    if min(rows, columns) < FEWEST:
         return 0.0
+    sums = np.cumsum(_jumps(grey, height, width, rows, columns), axis=1)
     left = np.arange(2, columns - 1, dtype=np.float32)  # pieces to the left of the break
-    sums = np.cumsum(jumps, axis=1)
     before, after = sums[:, 1:-2] / left, (sums[:, -1:] - sums[:, 1:-2]) / (columns - left)
     here, next_row = after[:-1], before[1:]
     # The smaller one where both go the same way; not above zero where they do not.
@@ -75,15 +75,12 @@ def step(grey: np.ndarray, piece: tuple[int, int] = (8, 8)) -> float:
     return float(np.max(jump - np.maximum(np.abs(before[:-1]), np.abs(after[1:]))))
 
 
-def _jumps(grey: np.ndarray, piece: tuple[int, int]) -> np.ndarray:
+def _jumps(grey: np.ndarray, height: int, width: int, rows: int, columns: int) -> np.ndarray:
     """Mean jump across the upper edge of each piece but the first row's, beyond the slope on both sides of the edge:
-    float32 (rows - 1, columns)."""
-    height, width = piece
-    rows, columns = (grey.shape[0] - 2) // height, grey.shape[1] // width
-    if rows < 1 or columns < 1:
-        return np.zeros((0, 0), np.float32)
-    lines = [grey[height + k:height + k + (rows - 1) * height + 1:height, :columns * width].astype(np.float32)
-             for k in (-2, -1, 0, 1)]
-    twice = 3 * (lines[2] - lines[1]) - (lines[3] - lines[0])  # 2 jump - slope above - slope below
+    float32 (rows, columns)."""
+    last = (rows - 1) * height + 1
+    above, before, after, below = (grey[place:place + last:height, :columns * width].astype(np.float32)
+                                   for place in range(height - 2, height + 2))
+    twice = 3 * (after - before) - (below - above)  # 2 jump - slope above - slope below
     np.clip(twice, -2 * MOST_JUMP, 2 * MOST_JUMP, out=twice)
     return cv2.resize(twice, (columns, rows), interpolation=cv2.INTER_AREA) / 2

@@ -127,6 +127,46 @@ def test_a_step_by_hand():
     assert jpeg.step(capped) == jpeg.MOST_JUMP
 
 
+def brighter_from(row, column, shape, by=10, unit=8):
+    """Grey, and `by` levels brighter from one block on."""
+    grey = np.full(shape, 100, np.uint8)
+    grey[row * unit:(row + 1) * unit, column * unit:] += np.uint8(by)
+    grey[(row + 1) * unit:] += np.uint8(by)
+    return grey
+
+
+@pytest.mark.parametrize(("row", "column"), [(1, 2), (2, 2), (3, 2), (1, 3), (3, 3)])
+def test_a_step_is_seen_wherever_both_its_parts_are(row, column):
+    assert jpeg.step(brighter_from(row, column, (42, 40))) == 10
+    assert jpeg.step(255 - brighter_from(row, column, (42, 40))) == 10  # darker
+    assert jpeg.step(brighter_from(row, column, (84, 80), unit=16), (16, 16)) == 10
+
+
+def test_the_fewest_blocks():
+    """Four across, and four edges between rows with two lines below the last."""
+    assert jpeg.step(brighter_from(1, 2, (34, 32))) == 10
+    assert jpeg.step(brighter_from(1, 2, (33, 32))) == jpeg.step(brighter_from(1, 2, (34, 31))) == 0
+
+
+def test_a_slope_is_no_step_and_a_jump_is_what_exceeds_it():
+    rows = np.arange(48)[:, None]
+    slope = np.broadcast_to((2 * rows).astype(np.uint8), (48, 40)).copy()
+    assert jpeg.step(slope) == 0
+    slope[8:16, 16:] += 10
+    slope[16:] += 10
+    assert jpeg.step(slope) == 10
+
+
+def test_what_stands_beside_a_step_counts_against_it():
+    """By hand: 10 in both parts; 4 levels in the left part of the upper edge leave 6."""
+    grey = brighter_from(1, 2, (48, 40))
+    grey[8:16, :16] += 4
+    assert jpeg.step(grey) == 10 - 4 - 4  # and the lower edge's left part is 4 levels less
+    far = brighter_from(2, 3, (48, 40))
+    far[24:32, 24:] += 3  # behind the step, on the lower edge
+    assert jpeg.step(far) == 10 - 3
+
+
 def test_the_piece_of_a_jpeg_is_its_sampling():
     grey = picture()
     assert read_header(encode(grey)).piece == (8, 8)
