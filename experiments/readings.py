@@ -13,7 +13,6 @@ and flat training for as many epochs; and the refit on patients that stage 1 has
 """
 
 import argparse
-import hashlib
 import json
 import shutil
 import time
@@ -28,6 +27,7 @@ from readings_tables import COLUMNS, tables
 from chexpert_hier import commands, hierarchy, recipes
 from chexpert_hier.datasets.dataset import Dataset
 from chexpert_hier.datasets.reading import read
+from chexpert_hier.errors import InputError
 from chexpert_hier.files import write_text, written_whole
 from chexpert_hier.phantom import making
 
@@ -38,7 +38,9 @@ JUDGES = {"patients": 1, "valid_patients": 5000, "seed": 11, "laterals": False, 
 OTHERS = 4  # pieces that the pretrained backbone has learned: 10,000 films of other patients
 EPOCHS = {"epochs": 5, "drop_every": 4, "batch_size": 32}
 REFITS = {"": {}, ", children conditional": {"cells": "conditional"}, ", parents only": {"labels": "parents"}}
-READINGS = ("leaves", "union", "any-parent")
+# What must be the same in all cells of a work folder; fields that recipes gain later do not count.
+SETTLED = ("rescaled_size", "crop_size", "image_size", "normalise", "batchnorm_momentum", "lsr_ones", "blank")
+SETTLED_STAGE = ("epochs", "batch_size", "learning_rate", "learning_rate_drop", "drop_every")
 ROWS = ("flat", "leaves", "union", "any-parent", "halves", "chen", "flat, twice the epochs")
 
 
@@ -272,12 +274,14 @@ def _train_all(bench: Bench) -> None:
     args = bench.args
     tf.config.threading.set_intra_op_parallelism_threads(args.threads)
     tf.config.threading.set_inter_op_parallelism_threads(args.threads)
-    settings = json.dumps([bench.base.to_json(), PIECE, JUDGES, making.GENERATOR_VERSION], sort_keys=True)
-    mark = args.work / f"{args.arch}-{args.size}" / "settings.sha256"
-    digest = hashlib.sha256(settings.encode()).hexdigest()
-    if mark.exists() and mark.read_text() != digest:
-        raise SystemExit(f"{mark.parent}: holds cells of other settings; choose another --work")
-    write_text(mark, digest)
+    settings = json.dumps({
+        "films": PIECE, "judges": JUDGES, "generator": making.GENERATOR_VERSION,
+        "recipe": {name: getattr(bench.base, name) for name in SETTLED},
+        "stages": [{name: getattr(stage, name) for name in SETTLED_STAGE} for stage in bench.base.stages]}, indent=1)
+    mark = args.work / f"{args.arch}-{args.size}" / "settings.json"
+    if mark.exists() and mark.read_text() != settings:
+        raise InputError(f"{mark}: the cells there were trained with other settings; choose another --work")
+    write_text(mark, settings)
     for start in args.starts:
         if start == "pretrained":
             bench.base = replace(bench.base, weights=bench.pretrained())
