@@ -8,10 +8,11 @@ become one ensemble that shares the decoding and the crop. `metadata.json` and `
 in, what comes out, and how good it was on the validation films.
 """
 
+import contextlib
 import json
 import logging
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -67,7 +68,8 @@ def export(members: Sequence[Member], out: Path) -> Path:
     weights = tf.Module()
     weights.variables_in_order = [variable.value for member in members for variable in member.model.variables]
     with written_whole(out) as beside:
-        tf.saved_model.save(weights, str(beside), signatures=_signatures(members, names, how, about))
+        with _quiet():
+            tf.saved_model.save(weights, str(beside), signatures=_signatures(members, names, how, about))
         _sign(beside)
         write_text(beside / "metadata.json", json.dumps(about, indent=1) + "\n")
         write_text(beside / "MODEL_CARD.md", model_card.text(about))
@@ -97,6 +99,17 @@ def _signatures(members: Sequence[Member], names: Sequence[str], how: Calling | 
         functions["calibrated"] = (calibrated, in_bytes)
     return {name: tf.function(function, input_signature=given, autograph=False).get_concrete_function()
             for name, (function, given) in functions.items()}
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without TensorFlow's warnings of how it names the variables that a function uses."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 def _sign(folder: Path) -> None:

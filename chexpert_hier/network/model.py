@@ -147,7 +147,7 @@ def load_model(path: str | os.PathLike) -> keras.Model:
         raise InputError(f"{path}: no such file; expected a .keras model")
     try:
         model = keras.models.load_model(path, compile=False, safe_mode=True)
-    except (ValueError, OSError, KeyError, TypeError, EOFError) as error:
+    except Exception as error:  # damaged files end in errors of zipfile, HDF5, JSON and Keras itself
         reason = " ".join(str(error).split())[:300]
         raise InputError(f"{path}: cannot be loaded as a Keras model ({reason})") from error
     head_layer(model)

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..files import written_whole
+from ..network.saving import save
 
 CHECKPOINT = "checkpoint.npz"
 BEST = "best.npz"
@@ -43,7 +44,7 @@ def save_model(model: keras.Model, path: Path) -> None:
     """
     plain = keras.Model(model.input, model.output, name=model.name)
     with written_whole(path) as beside:
-        plain.save(beside)
+        save(plain, beside)
 
 
 def running_loss(model: keras.Model) -> list:
