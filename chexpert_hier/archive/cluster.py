@@ -68,8 +68,8 @@ def connected(address: str | None, workers: int | None) -> Iterator[Means]:
         InputError: no cluster there, or one that is too small.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    for name in ("ray", "ray.data"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what it logs as errors, with their traces, it raises too
     try:
         with _without_notes():
             _init(address, workers)
@@ -161,7 +161,7 @@ def score(manifest: Manifest, ledger: Ledger, opening: Opening, means: Means) ->
         cause = error.cause if isinstance(error.cause, Exception) else error
         raise_if_disk(cause, str(ledger.out))
         if isinstance(cause, InputError):
-            raise InputError(str(cause)) from None
+            raise InputError(str(cause).split("\nFailed to apply")[0]) from None
         raise
 
 
