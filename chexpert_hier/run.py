@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from . import __version__, commands, hierarchy, labels, recipes
+from . import __version__, commands, hierarchy, labels, recipes, tracking
 from .datasets import joint, reading
 from .datasets.dataset import SPLITS, Dataset
 from .errors import InputError, one_of
@@ -80,6 +80,8 @@ def parser() -> argparse.ArgumentParser:
     add("--checkpoint-every", type=int, default=0, metavar="N", help="also save within epochs, after every N batches")
     add("--no-export", action="store_true", help="do not write the SavedModel and model.onnx")
     add("--tensorboard", action="store_true", help="also write TensorBoard logs")
+    add("--mlflow", nargs="?", const="", metavar="URI", help="also hand the finished run to MLflow: parameters, "
+        "epochs, tables, model (default: MLFLOW_TRACKING_URI, else the folder mlruns beside the run folder)")
     add("--quiet", action="store_true", help="only warnings and the result")
     return answer
 
@@ -90,6 +92,8 @@ def main(argv: list[str] | None = None) -> int:
     args.reader = joint.BETWEEN.join(args.reader) if args.reader else None
     if args.quiet:
         logging.getLogger("chexpert_hier").setLevel(logging.WARNING)
+    if args.mlflow is not None:
+        tracking.require()  # before hours of work
     settings = _settings(args)
     out = args.out or Path("runs") / f"{datetime.datetime.now():%Y%m%d-%H%M%S}-{settings['recipe'].name}-" \
                                      f"{settings['recipe'].arch}"
@@ -218,6 +222,8 @@ def _run(args: argparse.Namespace, settings: dict, out: Path, argv: list[str]) -
     from .report import page
 
     page.write(out)
+    if args.mlflow is not None:
+        tracking.log_run(out, args.mlflow or None)
     print(f"run folder: {out}\nreport: {out / 'report.html'}")
 
 
