@@ -130,7 +130,7 @@ def test_globs_and_folders_find_films_by_name_and_dicom_by_its_mark(tmp_path):
 
 def test_dicom_is_answered_as_the_same_film_and_no_name_gets_out(run, frontal, tmp_path, capsys, caplog):
     pytest.importorskip("pydicom")
-    from test_dicom import SECRETS, film
+    from dicom_film import SECRETS, film
 
     caplog.set_level(logging.DEBUG)
     grey = read_film(frontal[0])
