@@ -30,14 +30,7 @@ def reader(folder: Path, options: Options, problems: Problems) -> Source:
     Raises:
         InputError: no table, a missing column, an unknown finding, a patient in both lists.
     """
-    path = next((folder / name for name in TABLES if (folder / name).is_file()), None)
-    if path is None:
-        raise InputError(f"{folder}: no {' or '.join(TABLES)} in this folder; is this the unpacked ChestX-ray14?")
-    table = read_table(path, codes=("Patient Age", "Patient Gender", "View Position", "Finding Labels"))
-    require_columns(path, table, COLUMNS, "Is this ChestX-ray14's table?")
-    moved = _moved(folder)
-    if moved and "Path" not in table.columns and table["Image Index"].isin(list(moved)).all():
-        table["Path"] = table["Image Index"].map(moved)
+    path, table = _table(folder)
     wanted = options.labels or CHESTXRAY14_LABELS
     own = tuple(wanted) if set(wanted) <= set(CHESTXRAY14_LABELS) else CHESTXRAY14_LABELS
     if not set(wanted) <= {*CHESTXRAY14_LABELS, *CHEXPERT_LABELS}:
@@ -60,6 +53,19 @@ def reader(folder: Path, options: Options, problems: Problems) -> Source:
     listed = (films["split"] == "test").any()
     return Source(folder, translated(pd.concat([films, raw], axis=1), own, wanted), tuple(wanted),
                   (0.875, 0.125, 0.0) if listed else (0.7, 0.1, 0.2), people="chestxray14")
+
+
+def _table(folder: Path) -> tuple[Path, pd.DataFrame]:
+    """The table of films, with a column Path where they were moved."""
+    path = next((folder / name for name in TABLES if (folder / name).is_file()), None)
+    if path is None:
+        raise InputError(f"{folder}: no {' or '.join(TABLES)} in this folder; is this the unpacked ChestX-ray14?")
+    table = read_table(path, codes=("Patient Age", "Patient Gender", "View Position", "Finding Labels"))
+    require_columns(path, table, COLUMNS, "Is this ChestX-ray14's table?")
+    moved = _moved(folder)
+    if moved and "Path" not in table.columns and table["Image Index"].isin(list(moved)).all():
+        table["Path"] = table["Image Index"].map(moved)
+    return path, table
 
 
 def _moved(folder: Path) -> dict[str, str]:

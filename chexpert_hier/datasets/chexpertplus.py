@@ -47,26 +47,30 @@ def reader(folder: Path, options: Options, problems: Problems) -> Source:
     for label in labels:
         one_of("label", label, CHEXPERT_LABELS)
     name = film_names(table["path_to_image"].str.strip())
-    raw = _labels(folder, options.train_file, name, labels, problems)
+    raw = pd.DataFrame(_labels(folder, options.train_file, name, labels), columns=list(labels))
+    films = _films(path.name, table, name, options, problems)
     where, suffix = _where(folder, name)
-    films = [f"{where}/{film.rpartition('.')[0]}{suffix}".removeprefix("./") for film in name]
-    check_paths(path.name, name.to_numpy(), table.index.to_numpy(), options, problems)
+    films["file"] = [f"{where}/{film.rpartition('.')[0]}{suffix}".removeprefix("./") for film in name]
+    return Source(folder, pd.concat([films, raw], axis=1), tuple(labels), people="chexpert")
+
+
+def _films(table_name: str, table: pd.DataFrame, name: pd.Series, options: Options, problems: Problems
+           ) -> pd.DataFrame:
+    """What is known of the films named `name`, but where they lie."""
+    check_paths(table_name, name.to_numpy(), table.index.to_numpy(), options, problems)
     found = name.str.extract(r"(?:^|/)(patient[^/]+)/(study[^/]+)/[^/]+$")
     problems.say("no patient", found[0].isna().to_numpy(), lambda place: (
-        f"{path.name}, row {table.index[place]}: path_to_image is {name.iloc[place]!r}; expected "
+        f"{table_name}, row {table.index[place]}: path_to_image is {name.iloc[place]!r}; expected "
         ".../patientN/studyN/viewN_frontal.jpg"), REFUSED)
-    split = few(table, "split", _SPLITS, path.name, problems, "")
-    frame = pd.DataFrame({
-        "path": [f"{folder.name or 'data'}/{film}" for film in name], "file": films,
+    split = few(table, "split", _SPLITS, table_name, problems, "")
+    return pd.DataFrame({
+        "path": [f"CheXpert-Plus/{film}" for film in name],
         "patient": found[0].fillna("").to_numpy(), "study": (found[0] + "/" + found[1]).fillna("").to_numpy(),
-        "view": few(table, "frontal_lateral", _VIEWS, path.name, problems, "Frontal"),
-        "projection": few(table, "ap_pa", {**_PROJECTIONS, "nan": ""}, path.name, problems, ""),
-        "sex": few(table, "sex", {**SEXES, "nan": "Unknown"}, path.name, problems, "Unknown"),
-        "age": ages(table, "age", path.name, problems),
-        "split": "" if options.drawn else split, "row": table.index.to_numpy(),
-        "table": path.name})
-    return Source(folder, pd.concat([frame, pd.DataFrame(raw, columns=list(labels))], axis=1), tuple(labels),
-                  people="chexpert")
+        "view": few(table, "frontal_lateral", _VIEWS, table_name, problems, "Frontal"),
+        "projection": few(table, "ap_pa", {**_PROJECTIONS, "nan": ""}, table_name, problems, ""),
+        "sex": few(table, "sex", {**SEXES, "nan": "Unknown"}, table_name, problems, "Unknown"),
+        "age": ages(table, "age", table_name, problems),
+        "split": "" if options.drawn else split, "row": table.index.to_numpy(), "table": table_name})
 
 
 def _where(folder: Path, names: pd.Series) -> tuple[str, str]:
@@ -78,7 +82,7 @@ def _where(folder: Path, names: pd.Series) -> tuple[str, str]:
     return FILM_FOLDERS[0]
 
 
-def _labels(folder: Path, asked: str, names: pd.Series, labels: tuple[str, ...], problems: Problems) -> np.ndarray:
+def _labels(folder: Path, asked: str, names: pd.Series, labels: tuple[str, ...]) -> np.ndarray:
     """float32 (films, labels): 1, 0, -1 or NaN, from CheXbert's file."""
     name = LABEL_FILES[0] if asked == "train.csv" else Path(asked).name
     one_of("--train-file (CheXbert's labels)", name, LABEL_FILES)

@@ -138,17 +138,20 @@ def require_columns(path: str | os.PathLike[str], table: pd.DataFrame, names: Se
                          f"{what}")
 
 
-def _text(path: Path) -> str:
+def _bytes(path: Path) -> bytes:
     try:
         content = path.read_bytes()
-        if path.suffix == ".gz":
-            content = gzip.decompress(content)
+        return gzip.decompress(content) if path.suffix == ".gz" else content
     except IsADirectoryError:
         raise InputError(f"{path}: is a folder; expected a CSV file") from None
     except (EOFError, zlib.error, gzip.BadGzipFile):
         raise InputError(f"{path}: the compressed file is damaged; unpack or download it again") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); expected a CSV file") from None
+
+
+def _text(path: Path) -> str:
+    content = _bytes(path)
     if not content.strip():
         raise InputError(f"{path}: is empty; expected a CSV file with a header")
     try:
