@@ -88,7 +88,7 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def _check(args) -> None:
+def _check(args: argparse.Namespace) -> None:
     for name in ("rows_per_file", "batch_size", "workers"):
         value = getattr(args, name)
         if value is not None and value < 1:
@@ -98,7 +98,7 @@ def _check(args) -> None:
         raise InputError(f"archive needs {', '.join(missing)}; {places.INSTALL}")
 
 
-def _work(args, manifest: Manifest, ledger: Ledger, opening: Opening) -> None:
+def _work(args: argparse.Namespace, manifest: Manifest, ledger: Ledger, opening: Opening) -> None:
     ledger.repair()
     if args.retry_failed:
         log.info("%d films with an error are scored again", ledger.forget_failed())
@@ -113,15 +113,15 @@ def _work(args, manifest: Manifest, ledger: Ledger, opening: Opening) -> None:
     _report(args, manifest, ledger, opening, ledger.done().rows - before.rows, time.monotonic() - start)
 
 
-def _score(args, manifest: Manifest, ledger: Ledger, opening: Opening, done: Counted) -> None:
+def _score(args: argparse.Namespace, manifest: Manifest, ledger: Ledger, opening: Opening, done: Counted) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray would report its use to its makers
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its notes; files below its temporary folder have them all
     from . import cluster
 
     with cluster.connected(args.address, args.workers) as means:
-        log.info("archive: %s films to score in blocks of %s; %d workers with %d threads each, %s of a graphics card",
-                 f"{manifest.rows - done.rows:,}", f"{manifest.rows_per_block:,}", means.workers, means.threads,
-                 f"{means.gpu_share:g}")
+        card = f" and {means.gpu_share:g} of a graphics card" if means.gpu_share else ""
+        log.info("archive: %s films to score in blocks of %s; workers: %d, each with threads: %d%s",
+                 f"{manifest.rows - done.rows:,}", f"{manifest.rows_per_block:,}", means.workers, means.threads, card)
         progress = Progress(manifest.rows, done.rows, done.errors)
         for counted in cluster.score(manifest, ledger, opening, means):
             progress.add(counted.rows, counted.errors)
@@ -142,7 +142,8 @@ def _verify(manifest: Manifest, ledger: Ledger) -> None:
         raise InputError(f"{ledger.out}: {missing} films are missing and {twice} are there twice; go on with --resume")
 
 
-def _report(args, manifest: Manifest, ledger: Ledger, opening: Opening, films: int, seconds: float) -> None:
+def _report(args: argparse.Namespace, manifest: Manifest, ledger: Ledger, opening: Opening, films: int,
+            seconds: float) -> None:
     tables = ledger.tables()
     first = next(tables)
     labels = labels_of(first.column_names)
@@ -166,7 +167,7 @@ def labels_of(columns: list[str]) -> list[str]:
     return [name for name in columns if name not in other and not name.endswith("]")]
 
 
-def _studies(manifest: Manifest, ledger: Ledger, model: str, labels: list[str]) -> dict:
+def _studies(manifest: Manifest, ledger: Ledger, model: str, labels: list[str]) -> dict[str, object]:
     from . import studies
 
     rule = study_rule(Path(model))

@@ -164,7 +164,7 @@ def _each(look: Callable[[str], Any], names: Iterable[str]) -> Iterable[Any]:
         yield from pool.map(look, list(names))
 
 
-def _footer(file: Place):
+def _footer(file: Place) -> Any:
     from pyarrow import ArrowException, parquet
 
     try:
@@ -179,14 +179,14 @@ def _rows_of(file: Place) -> int | None:
     return None if footer is None else footer.num_rows
 
 
-def _table(file: Place, columns: list[str] | None = None):
+def _table(file: Place, columns: list[str] | None = None) -> Any:
     from pyarrow import parquet
 
     with file.system.open(file.path, "rb") as handle:
         return parquet.ParquetFile(handle).read(columns=columns)
 
 
-def _parquet(table) -> bytes:
+def _parquet(table: Any) -> bytes:
     from pyarrow import parquet
 
     text = io.BytesIO()

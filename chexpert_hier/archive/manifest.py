@@ -9,6 +9,7 @@ import io
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -50,8 +51,8 @@ class Manifest:
         """How many films a block holds."""
         return min(self.rows_per_block, self.rows - block * self.rows_per_block)
 
-    def block(self, number: int) -> "pyarrow.Table":  # noqa: F821 - pyarrow is an extra
-        """The films of one block: id int64, path, name and view as text."""
+    def block(self, number: int) -> Any:
+        """The films of one block as a pyarrow table: id int64, path, name and view as text."""
         from pyarrow import parquet
 
         with self.place.system.open(self._part(number // BLOCKS_A_PART), "rb") as handle:
@@ -163,7 +164,7 @@ class _Ids:
                              "film's own id, or no column id")
 
 
-def _table(part: Rows, start: int, ids: _Ids) -> "pyarrow.Table":  # noqa: F821
+def _table(part: Rows, start: int, ids: _Ids) -> Any:
     import pyarrow
 
     own, paths, names, views = part
@@ -174,7 +175,7 @@ def _table(part: Rows, start: int, ids: _Ids) -> "pyarrow.Table":  # noqa: F821
     return pyarrow.table([pyarrow.array(numbers, pyarrow.int64()), *texts], names=list(COLUMNS))
 
 
-def _as_parquet(table, rows_per_block: int) -> bytes:
+def _as_parquet(table: Any, rows_per_block: int) -> bytes:
     from pyarrow import parquet
 
     text = io.BytesIO()
@@ -297,7 +298,7 @@ def _columns(address: str, names: list[str]) -> tuple[str, str, str]:
     return path, "id" if "id" in names else "", view
 
 
-def _of_batch(address: str, place: Place, batch, columns: tuple[str, str, str]) -> Rows:
+def _of_batch(address: str, place: Place, batch: Any, columns: tuple[str, str, str]) -> Rows:
     path, own, view = columns
     names = batch.column(path).to_pylist()
     if not all(isinstance(name, str) and name for name in names):
@@ -307,7 +308,7 @@ def _of_batch(address: str, place: Place, batch, columns: tuple[str, str, str]) 
     return ids, _opened(address, place, names), [escaped(name) for name in names], views
 
 
-def _integers(address: str, column) -> np.ndarray:
+def _integers(address: str, column: Any) -> np.ndarray:
     import pyarrow
 
     try:

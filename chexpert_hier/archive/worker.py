@@ -51,13 +51,13 @@ class Worker:
         schema: of the rows.
     """
 
-    def __init__(self, engine, opening: "Opening"):
+    def __init__(self, engine: Any, opening: "Opening"):
         self.engine, self.opening = engine, opening
         self.schema = _schema(engine, opening.by_study)
         self.pool = ThreadPoolExecutor(FETCHERS)
         self.decode = engine.read
 
-    def score_after(self, deaths: int, block) -> "pyarrow.Table":  # noqa: F821 - pyarrow is an extra
+    def score_after(self, deaths: int, block: Any) -> Any:
         """As `score`, for a block that a number of workers had in hand when they died.
 
         After the first death each film is decoded in a process of its own; after MOST_DEATHS the films are rows with an
@@ -73,11 +73,11 @@ class Worker:
             self.decode = self.engine.read
             apart.close()
 
-    def score(self, block) -> "pyarrow.Table":  # noqa: F821
+    def score(self, block: Any) -> Any:
         """The rows of a block of `manifest.Manifest`: one for each of its films, in its order.
 
         Returns:
-            id; the columns of `predict`; error (null where there is none),
+            a pyarrow table: id; the columns of `predict`; error (null where there is none),
             model_fingerprint and seconds (fetching and decoding this film, and its share of the answer); with studies
             also study, view and skipped (why it is no film to answer for).
         """
@@ -148,7 +148,7 @@ def _bytes(path: str) -> bytes:
         raise InputError(f"cannot be read ({reason})") from None
 
 
-def _schema(engine, by_study: bool):
+def _schema(engine: Any, by_study: bool) -> Any:
     import pyarrow
 
     text, number = pyarrow.string(), pyarrow.float32()
