@@ -6,12 +6,17 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 from types import FrameType, ModuleType
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from .errors import InputError
 from .files import raise_if_disk
 
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+Item = TypeVar("Item")
 INTERRUPTED = "interrupted; what is finished is kept, run the command again (with --resume where it has one)"
 TERMINATED = INTERRUPTED.replace("interrupted", "stopped by SIGTERM", 1)
 # What a terminal would obey or break a line at, except the line's end and the tab.
@@ -121,7 +126,7 @@ def import_keras() -> ModuleType:
 
         if keras.backend.backend() != "torch":  # which has no such list, and prints no notes
             keras.distribution.list_devices()
-        return keras
+        return cast(ModuleType, keras)
     finally:
         os.dup2(kept, 2)
         os.close(kept)
@@ -132,7 +137,8 @@ def _stop(line: str, code: int) -> int:
     return code
 
 
-def progress(items: Iterable, what: str, total: int | None = None, unit: str = "films", done: int = 0) -> Iterator:
+def progress(items: Iterable[Item], what: str, total: int | None = None, unit: str = "films",
+             done: int = 0) -> Iterator[Item]:
     """Go through `items`, showing what is done, the rate and the time left on stderr; see `Bar`.
 
     Args:
@@ -142,7 +148,7 @@ def progress(items: Iterable, what: str, total: int | None = None, unit: str = "
         unit: what an item is, in the plural.
         done: how many were finished before, on resuming.
     """
-    total = len(items) if total is None else total
+    total = len(cast(Sized, items)) if total is None else total
     bar = Bar(what, total, unit, done)
     try:
         for item in items:
@@ -173,7 +179,8 @@ class Bar:
         self.start = self.shown = time.monotonic()
         self.begun: float | None = None  # when the first item was done
         self.quiet = quiet or logging.getLogger("chexpert_hier").getEffectiveLevel() > logging.INFO
-        self.live = None
+        self.counted = done  # by then
+        self.live: Progress | None = None
         if sys.stderr.isatty() and not self.quiet:
             self._begin_live()
 
@@ -200,18 +207,19 @@ class Bar:
     def _begin_live(self) -> None:
         from rich import console, progress
 
-        self.live = progress.Progress(
+        live = progress.Progress(
             progress.TextColumn("{task.description}", markup=False), progress.BarColumn(bar_width=24),
             progress.MofNCompleteColumn(), progress.TextColumn(self.unit, markup=False),
             progress.TextColumn("{task.fields[rate]}", markup=False), transient=True,
             console=console.Console(stderr=True))
-        self.task = self.live.add_task(self.what, total=self.total, completed=self.done, rate="")
-        self.live.start()
+        self.task = live.add_task(self.what, total=self.total, completed=self.done, rate="")
+        live.start()
+        self.live = live
 
     def _rate(self) -> str:
         """Such as "12/s, 40 s left" or "3.2 s each, 40 s left"; nothing before the second item."""
-        done = self.done - self.counted if self.begun is not None else 0
-        if not done:
+        done = self.done - self.counted
+        if self.begun is None or not done:
             return ""
         each = (time.monotonic() - self.begun) / done
         rate = f"{1 / max(each, 1e-9):.0f}/s" if each < 0.5 else f"{each:.1f} s each"

@@ -82,7 +82,7 @@ def _exchanged(one: Path, other: Path) -> bool:
         rename = ctypes.CDLL(None, use_errno=True).renameat2
     except (AttributeError, OSError, TypeError):
         return False
-    return rename(_HERE, os.fsencode(one), _HERE, os.fsencode(other), _EXCHANGE) == 0
+    return bool(rename(_HERE, os.fsencode(one), _HERE, os.fsencode(other), _EXCHANGE) == 0)
 
 
 def raise_if_disk(error: Exception, path: str | os.PathLike[str]) -> None:
@@ -103,7 +103,7 @@ def raise_if_disk(error: Exception, path: str | os.PathLike[str]) -> None:
                          "--out") from error
 
 
-def write_text(path: str | os.PathLike, text: str) -> None:
+def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Write a text file whole or not at all (UTF-8)."""
     with written_whole(path) as beside:
         beside.write_text(text, encoding="utf-8")

@@ -4,8 +4,8 @@
 
 `ab` (Debian's apache2-utils) asks over loopback, a bounded number of times, one film a request, by the Open Inference
 Protocol. The bare engine reads and answers the same film in this process, 32 at a time. torchxrayvision's DenseNet-121
-stands behind a FastAPI of a dozen lines, as one would write it first: one film, one pass. Weights are random everywhere,
-for time does not depend on them. Rounds alternate; the ratio is of medians.
+stands behind a FastAPI of a dozen lines, as one would write it first: one film, one pass. Weights are random
+everywhere, for time does not depend on them. Rounds alternate; the ratio is of medians.
 """
 
 import argparse
@@ -113,7 +113,8 @@ def process(*command: str, ready: str, **settings: object) -> Iterator[int]:
 
     with socket.create_server(("127.0.0.1", 0)) as ear:
         port = ear.getsockname()[1]
-    server = subprocess.Popen([word.replace("PORT", str(port)) for word in command], stdout=subprocess.DEVNULL, **settings)
+    words = [word.replace("PORT", str(port)) for word in command]
+    server = subprocess.Popen(words, stdout=subprocess.DEVNULL, **settings)
     try:
         for _ in range(600):
             with contextlib.suppress(OSError):
@@ -196,7 +197,8 @@ def main(argv: list[str] | None = None) -> int:
         if args.onnx:
             models["ONNX"] = onnx_of(models["Keras"], Path(folder) / "model.onnx")
         found = measure(models, film, args)
-    lines = ["| engine | clients | films/s | 50 % | 95 % | 99 % | of the bare engine |", "|---|---|---|---|---|---|---|"]
+    lines = ["| engine | clients | films/s | 50 % | 95 % | 99 % | of the bare engine |",
+             "|---|---|---|---|---|---|---|"]
     for (name, clients), values in found.items():
         if clients == "bare":
             lines.append(f"| {name} | none: the bare engine | {np.median(values):.1f} | | | | |")

@@ -95,7 +95,7 @@ def test_a_damaged_network_or_recipe_is_one_line(run, tmp_path):
     for name in ("recipe", "outputs", "tree", "normalisation", "data", "versions"):
         for wrong in ("x", 3, None, [], {}, [[1, 2]]):
             (folder / "recipe.json").write_text(json.dumps({**facts, name: wrong}))
-            if name in ("tree", "versions") and wrong == {} or name == "outputs" and wrong == []:
+            if (name in ("tree", "versions") and wrong == {}) or (name == "outputs" and wrong == []):
                 continue  # a flat tree, no versions, no outputs: of their type
             with pytest.raises(InputError, match=r"recipe\.json"):
                 open_run(folder)
