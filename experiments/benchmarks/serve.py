@@ -40,7 +40,8 @@ import sys
 import cv2, numpy as np, torch, uvicorn
 torch.set_num_threads(2)
 library = torch.library.Library("torchvision", "DEF")  # its compiled operators are not needed here
-library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+for name in ("nms", "qnms"):
+    library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 import torchvision
 import torchxrayvision as xrv
 from fastapi import FastAPI, Request
@@ -86,23 +87,20 @@ def bare(model: Path, film: bytes, films: int) -> float:
     """Films/s of the engine alone, reading included."""
     from chexpert_hier.predict.engine import Engine
 
-    engine = ENGINES.setdefault(model, None) or Engine.open([model])
-    ENGINES[model] = engine
-    with ThreadPoolExecutor() as pool:
-        def answer() -> None:
-            engine.answer(list(pool.map(lambda k: engine.read(film, str(k)), range(BATCH))))
+    def answer(engine: Engine) -> None:
+        engine.answer(list(pool.map(lambda k: engine.read(film, str(k)), range(BATCH))))
 
-        if model not in WARM:
-            answer()
-            WARM.add(model)
+    with ThreadPoolExecutor() as pool:
+        if model not in ENGINES:
+            ENGINES[model] = Engine.open([model])
+            answer(ENGINES[model])
         start = time.perf_counter()
         for _ in range(max(1, films // BATCH)):
-            answer()
+            answer(ENGINES[model])
         return max(1, films // BATCH) * BATCH / (time.perf_counter() - start)
 
 
-ENGINES: dict = {}
-WARM: set = set()
+ENGINES: dict = {}  # open and warm
 
 
 @contextlib.contextmanager

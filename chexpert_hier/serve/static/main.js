@@ -177,7 +177,7 @@ function say(text) {
 function summary(values) {
   if (!values.present) return "";
   if (page.model.synthetic && values.present.every((call) => call === null)) {
-    return "No calls: the model was trained on synthetic films, and this is none.";
+    return "No calls: the model was trained on synthetic films, and this one does not say that it is one.";
   }
   const called = page.model.labels.filter((_, k) => values.present[k]);
   return called.length ? `Called present: ${called.join(", ")}.` : "Nothing is called present.";
