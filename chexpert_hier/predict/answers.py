@@ -72,7 +72,7 @@ def of_flags(flags: Sequence[str], refused: bool) -> str:
     if not counts:
         return ""
     reasons = "; ".join(f"{count} {flag}" if len(counts) > 1 else flag for flag, count in counts.most_common())
-    done = "They are not answered" if refused else "They are answered all the same; --refuse-odd would not"
+    done = "They are not answered" if refused else "They are answered all the same; with --refuse-odd they are not"
     are = "is" if sum(counts.values()) == 1 else "are"
     return f"{sum(counts.values())} of {len(flags)} films {are} flagged: {reasons}. {done}"
 
