@@ -3,8 +3,8 @@
     python -m experiments.benchmarks.archive --model RUN [--films FOLDER] [--workers 1] [--write]
 
 `predict` answers in this process, warm; the archive is the command with a Ray of its own, timed between
-its first and its last finished block. On a busy machine wall time says little: beside it stands the
-processor time of what scores.
+its first and its last finished block. On a busy machine wall time says little: the ratio at the end is
+that of the processor's time, which is the rates' own where nothing else runs and all cores are kept busy.
 """
 
 import argparse
@@ -55,7 +55,7 @@ def main(argv: list[str] | None = None) -> int:
     lines += ["", f"Archive over predict, pair by pair: {ratio:.2f} ({low:.2f} to {high:.2f}) by the wall's clock, "
                   f"{busy:.2f} ({quartiles[0]:.2f} to {quartiles[1]:.2f}) by the processor's time."]
     words = f"{args.count} films out of {what}; archive with {args.workers} workers, blocks of {args.rows}"
-    report("archive", f"python -m experiments.benchmarks.archive {' '.join(argv or sys.argv[1:])}", words, lines, ratio,
+    report("archive", f"python -m experiments.benchmarks.archive {' '.join(argv or sys.argv[1:])}", words, lines, busy,
            ("tensorflow", "keras", "ray", "pyarrow"), args.write)
     return 0
 
