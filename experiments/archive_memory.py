@@ -150,7 +150,8 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ[MARK] = str(os.getpid())
-    command = f"python -m experiments.archive_memory {' '.join(argv or sys.argv[1:])}".replace(" --write", "")
+    command = f"python -m experiments.archive_memory --model RUN --films FOLDER --film {args.film:g} " \
+              f"--workers {args.workers} --rows {args.rows} --real {args.real}"
     lines = ["# Memory of an archive job", "", f"`{command}` · 2 cores, no GPU · {date.today().isoformat()}", "",
              f"{args.workers} workers, {args.rows_per_file:,} films a file; private memory in MB, the largest of all "
              "samples. The last but one pair: median of the job's first and of its last quarter.", "",

@@ -38,7 +38,9 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     files, what = find_films(args.films)
     files = [files[k % len(files)].resolve() for k in range(args.count)]
-    systems = {"predict": Predict(args.model, files), "archive": lambda: archive(args, files)}
+    predict = Predict(args.model, files)
+    arch, size = predict.engine.recipe.arch, predict.engine.recipe.image_size
+    systems = {"predict": predict, "archive": lambda: archive(args, files)}
     found: dict[str, list[tuple[float, float]]] = {name: [] for name in systems}
     for repeat in range(args.repeats):
         for name in sorted(systems, reverse=bool(repeat % 2)):  # each goes first every other time
@@ -54,8 +56,10 @@ def main(argv: list[str] | None = None) -> int:
                      f"{spread([one for _, one in values])[0]:.4f} |")
     lines += ["", f"Archive over predict, pair by pair: {ratio:.2f} ({low:.2f} to {high:.2f}) by the wall's clock, "
                   f"{busy:.2f} ({quartiles[0]:.2f} to {quartiles[1]:.2f}) by the processor's time."]
-    words = f"{args.count} films out of {what}; archive with {args.workers} workers, blocks of {args.rows}"
-    report("archive", f"python -m experiments.benchmarks.archive {' '.join(argv or sys.argv[1:])}", words, lines, busy,
+    words = f"{arch} at {size} pixels, {args.count} films out of {what}; archive with {args.workers} workers, blocks of {args.rows}"
+    command = f"python -m experiments.benchmarks.archive --model RUN --count {args.count} --rows {args.rows} " \
+              f"--workers {args.workers} --repeats {args.repeats}"
+    report("archive", command, words, lines, busy,
            ("tensorflow", "keras", "ray", "pyarrow"), args.write)
     return 0
 
