@@ -56,7 +56,8 @@ def main(argv: list[str] | None = None) -> int:
                      f"{spread([one for _, one in values])[0]:.4f} |")
     lines += ["", f"Archive over predict, pair by pair: {ratio:.2f} ({low:.2f} to {high:.2f}) by the wall's clock, "
                   f"{busy:.2f} ({quartiles[0]:.2f} to {quartiles[1]:.2f}) by the processor's time."]
-    words = f"{arch} at {size} pixels, {args.count} films out of {what}; archive with {args.workers} workers, blocks of {args.rows}"
+    words = f"{arch} at {size} pixels, {args.count} films out of {what}; archive with {args.workers} workers, " \
+            f"blocks of {args.rows}"
     command = f"python -m experiments.benchmarks.archive --model RUN --count {args.count} --rows {args.rows} " \
               f"--workers {args.workers} --repeats {args.repeats}"
     report("archive", command, words, lines, busy,
