@@ -20,7 +20,7 @@ from .joining import UNITS
 from .radiologists import Readers
 from .result import Result
 
-TITLES = {"results": "AUROC", "notes": "Read with this", "external": "Inside and outside", "labels": "Label by label",
+TITLES = {"external": "Inside and outside", "results": "AUROC", "notes": "Read with this", "labels": "Label by label",
           "thresholds": "At a threshold", "calibration": "Calibration", "radiologists": "Radiologists",
           "comparison": "Comparison", "subgroups": "Subgroups", "tree": "The disease tree", "how": "How it was done"}
 

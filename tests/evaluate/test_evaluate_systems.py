@@ -163,6 +163,8 @@ def test_decisions_have_their_page_and_their_comparison(tmp_path):
         expected = matthews_corrcoef(truth[label], results[1].calls[:, k])
         assert table.loc[label, "mcc_second"] == pytest.approx(expected)
     assert table.loc["mean of five", "verdict"] == "calls is better, beyond noise"
+    bare = comparison.compare_systems(results, replicates=0)["scores against calls"]
+    assert bare["difference_low"].isna().all() and bare["difference"].notna().all()
     evaluate.write(evaluate.Findings(results, found), tmp_path, tables=["latex"])
     text = (tmp_path / "evaluation.html").read_text(encoding="utf-8")
     assert "<h2>Decisions</h2>" in text and "Matthews" in text and ">nan" not in text
@@ -318,3 +320,18 @@ def test_p_values_at_their_edges():
     table = comparison.compare(cases, cases, replicates=20).set_index("label")
     assert np.isnan(table.loc["Edema", "p_delong"]) and table.loc["Edema", "verdict"] == comparison.UNKNOWN
     assert table.loc["mean of five", "difference"] == 0 and table.loc["mean of five", "verdict"] == comparison.NOISE
+
+
+def test_bootstrap_p_by_hand():
+    """Of four differences one lies on the other side of 0: twice (1 + 1) / (4 + 1); NaN is no replicate."""
+    assert comparison._bootstrap_p(np.array([1.0, 2.0, 3.0, -1.0, np.nan])) == pytest.approx(0.8)
+    assert comparison._bootstrap_p(np.array([1.0, 2.0, 3.0])) == pytest.approx(0.5)
+    assert comparison._bootstrap_p(np.zeros(5)) == 1 and np.isnan(comparison._bootstrap_p(np.array([np.nan])))
+
+
+def test_the_same_call_gives_the_same_numbers_and_seeds_are_used(systems):
+    first, second = (result.cases for result in systems.results[:2])
+    one, again, other = (comparison.compare(first, second, replicates=50, **seed) for seed in ({}, {"seed": 0},
+                                                                                               {"seed": 1}))
+    pd.testing.assert_frame_equal(one, again)
+    assert (one["difference_low"] != other["difference_low"]).any()
