@@ -16,9 +16,9 @@ from .. import __version__
 from .figures import KINDS, Picture, Pictures
 from .findings import Findings
 from .frames import rows
-from .joining import UNITS
 from .radiologists import Readers
 from .result import Result
+from .units import UNITS
 
 TITLES = {"external": "Inside and outside", "results": "AUROC", "notes": "Read with this", "labels": "Label by label",
           "thresholds": "At a threshold", "calibration": "Calibration", "radiologists": "Radiologists",

@@ -12,7 +12,7 @@ from test_evaluate_judging import LABELS, tables
 
 from chexpert_hier import commands, evaluate
 from chexpert_hier.errors import InputError
-from chexpert_hier.evaluate import comparison, joining, ranking, terminal, thresholds
+from chexpert_hier.evaluate import comparison, terminal, thresholds, units, variance
 from chexpert_hier.evaluate.__main__ import main
 from chexpert_hier.evaluate.tables import FORMATS, paper_table
 
@@ -61,12 +61,12 @@ def test_the_means_p_value_is_that_of_the_bootstraps_spread(systems):
     spread = (row["difference_high"] - row["difference_low"]) / (2 * 1.96)
     from scipy.stats import norm
     assert row["p_delong"] == pytest.approx(2 * norm.sf(abs(row["difference"]) / spread), rel=0.5, abs=0.01)
-    inf = [np.diff(ranking.influence(np.stack([first.scores[:, k], second.scores[:, k]], 1), first.truth[:, k],
+    inf = [np.diff(variance.influence(np.stack([first.scores[:, k], second.scores[:, k]], 1), first.truth[:, k],
                                      first.patients, 400), axis=1)[:, 0] for k in range(5)]
     assert np.sqrt(comparison.variance_of(np.mean(inf, 0))) == pytest.approx(spread, rel=0.12)
     for k in range(5):                                                # one label: DeLong's own variance
-        covariance = ranking.delong(first.scores[:, k], first.truth[:, k]).covariance[0, 0]
-        alone = ranking.influence(first.scores[:, [k]], first.truth[:, k], first.patients, 400)[:, 0]
+        covariance = variance.delong(first.scores[:, k], first.truth[:, k]).covariance[0, 0]
+        alone = variance.influence(first.scores[:, [k]], first.truth[:, k], first.patients, 400)[:, 0]
         assert comparison.variance_of(alone) == pytest.approx(covariance, rel=0.08)  # m and n for n - 1
 
 
@@ -307,7 +307,7 @@ def test_units_are_said():
     assert cases.in_words == "9 studies of 3 patients"
     assert joined(*tables(films=9, patients=3), unit="patient").in_words == "3 patients"
     assert joined(*tables(films=2, patients=1), unit="film").in_words == "2 films of 1 patient"
-    assert set(joining.UNITS) == {"film", "study", "patient"}
+    assert set(units.UNITS) == {"film", "study", "patient"}
 
 
 def test_p_values_at_their_edges():
