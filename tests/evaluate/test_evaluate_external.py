@@ -119,8 +119,8 @@ def place(tmp_path_factory):
     run.mkdir()
     dataset = datasets.read(films, reader="chexpert")
     facts = {"recipe": recipes.named("phantom").to_json(), "outputs": list(dataset.labels), "labels": None,
-             "tree": "chexpert", "limit": None, "data": {"root": str(films), "name": "data",
-                                                          "fingerprint": dataset.fingerprint}}
+             "tree": "chexpert", "normalisation": [[0.5] * 3, [0.2] * 3], "versions": {}, "data": {
+                 "root": str(films), "name": "data", "fingerprint": dataset.fingerprint, "counts": {}}}
     (run / "recipe.json").write_text(json.dumps(facts))
     dataset.films[["path", "patient", "study", "split"]].to_csv(run / "split.csv", index=False)
     valid = dataset.split("valid").films.rename(columns={"path": "Path"})[["Path", *dataset.labels]]
