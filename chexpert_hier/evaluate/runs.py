@@ -133,8 +133,8 @@ def answer_outside(run: Run, data: str | Path, out: str | Path, reader: str | No
     if not len(new):
         raise InputError(f"{data}: all its films are films of the run {run.folder}; give films that it has not seen")
     out, truth = Path(out), _truth_of(new)
-    _keep_job(out, {"run": run.facts["data"].get("fingerprint"), "recipe": run.facts["recipe"], "model": _model_size(run),
-                    "data": new.fingerprint})
+    _keep_job(out, {"run": run.facts["data"].get("fingerprint"), "recipe": run.facts["recipe"],
+                    "model": _model_size(run), "data": new.fingerprint})
     write_text(out / "truth.csv", truth.to_csv(index=False))
     if not (out / "predictions.csv").exists():
         _predict(run, new.root, out)
