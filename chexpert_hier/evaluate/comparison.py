@@ -12,9 +12,10 @@ from ..errors import InputError, one_of
 from .frames import rows
 from .joining import Cases
 from .names import mean_labels
-from .ranking import Ranks, delong, influence, percentile_interval, resamples
+from .ranking import Ranks, percentile_interval, resamples
 from .result import Result
 from .thresholds import confusion, rates
+from .variance import delong, influence
 
 LEVEL = 0.95
 NOISE = "within noise"

@@ -116,7 +116,8 @@ def _tell_seldom(result: Result) -> None:
             notes.append(f"{row.label}: {row.dropped_replicates:,} resamples lacked a class and were dropped.")
     if few := [f"{row.label} ({row.positives})" for row in table if row.few_positives]:
         notes.append(f"Fewer than {FEW} positives, so that no number of these is reliable: {', '.join(few)}.")
-    if some := [f"{row.label} ({row.positives})" for row in table if FEW <= row.positives < NARROW]:
+    some = [f"{row.label} ({row.positives})" for row in table if FEW <= row.positives < NARROW]
+    if some and not cases.decisions:
         notes.append(f"Fewer than {NARROW} positives: 95 % intervals hold the true AUROC in about 80 to 95 % of cases "
                      f"only (experiments/results/coverage.md): {', '.join(some)}.")
     for k, label in enumerate(cases.labels):

@@ -17,9 +17,10 @@ from .comparison import LEVEL, NOISE, UNKNOWN, holm, normal_p, variance_of
 from .evaluation import judge
 from .joining import Cases
 from .names import mean_labels
-from .ranking import delong, influence, percentile_interval
+from .ranking import percentile_interval
 from .result import Judging, Result
 from .subgroups import groups
+from .variance import delong, influence
 
 
 @dataclass

@@ -8,7 +8,8 @@ import pandas as pd
 
 from .joining import Cases
 from .names import mean_labels
-from .ranking import Curves, Ranks, delong, delong_interval, percentile_interval, resamples, strata
+from .ranking import Curves, Ranks, percentile_interval, resamples, strata
+from .variance import delong, delong_interval
 
 FEW = 10              # positives below which every number of a label is flagged
 NARROW = 30           # positives below which 95 % intervals hold the truth clearly less often (results/coverage.md)

@@ -16,11 +16,11 @@ from .. import __version__
 from .figures import KINDS, Picture, Pictures
 from .findings import Findings
 from .frames import rows
-from .joining import UNITS
 from .radiologists import Readers
 from .result import Result
+from .units import UNITS
 
-TITLES = {"results": "AUROC", "notes": "Read with this", "external": "Inside and outside", "labels": "Label by label",
+TITLES = {"external": "Inside and outside", "results": "AUROC", "notes": "Read with this", "labels": "Label by label",
           "thresholds": "At a threshold", "calibration": "Calibration", "radiologists": "Radiologists",
           "comparison": "Comparison", "subgroups": "Subgroups", "tree": "The disease tree", "how": "How it was done"}
 

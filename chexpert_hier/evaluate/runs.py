@@ -133,8 +133,8 @@ def answer_outside(run: Run, data: str | Path, out: str | Path, reader: str | No
     if not len(new):
         raise InputError(f"{data}: all its films are films of the run {run.folder}; give films that it has not seen")
     out, truth = Path(out), _truth_of(new)
-    _keep_job(out, {"run": run.facts.get("data"), "recipe": run.facts["recipe"], "model": _model_size(run),
-                    "data": new.fingerprint})
+    _keep_job(out, {"run": run.facts["data"].get("fingerprint"), "recipe": run.facts["recipe"],
+                    "model": _model_size(run), "data": new.fingerprint})
     write_text(out / "truth.csv", truth.to_csv(index=False))
     if not (out / "predictions.csv").exists():
         _predict(run, new.root, out)
@@ -159,10 +159,11 @@ def _without_own_films(run: Run, dataset: Dataset) -> tuple[Dataset, list[str]]:
     """The data set without films that the run was trained or judged on: the same path and the same bytes."""
     own = pd.read_csv(run.folder / "split.csv", dtype=str)["path"]
     there = {key(path): path for path in own}
-    roots = data_folders(run.facts)
+    told = run.facts["data"]
+    roots = data_folders(run.facts) if told.get("root") or told.get("roots") else []  # may be kept
     same, unknown = np.zeros(len(dataset), bool), 0
     for place, (name, file) in enumerate(zip(dataset.keys, dataset.files)):
-        if name in there:
+        if name in there and file.is_file():
             before = next((found for root in roots if (found := _file_of(root, there[name]))), None)
             unknown += before is None
             same[place] = before is not None and filecmp.cmp(before, file, shallow=False)
@@ -202,7 +203,5 @@ def _keep_job(out: Path, job: dict[str, Any]) -> None:
 def _predict(run: Run, root: Path, out: Path) -> None:
     command = [sys.executable, "-m", "chexpert_hier.predict", str(out / "truth.csv"), "--root", str(root), "--model",
                str(run.folder), "--out", str(out / "predictions.csv"), "--skip-bad", "--resume"]
-    done = subprocess.run(command, stderr=subprocess.PIPE, text=True)
-    if done.returncode:
-        lines = done.stderr.strip().splitlines() or ["no reason given"]
-        raise InputError(f"{run.folder}: could not answer for the films: {lines[-1].removeprefix('error: ')}")
+    if subprocess.run(command).returncode:  # its progress and its reason are on the screen
+        raise InputError(f"{run.folder}: could not answer for the films of {root}; the reason stands above")

@@ -15,8 +15,8 @@ from markupsafe import Markup
 from .. import hierarchy, labels, recipes
 from ..evaluate import Findings, figures, page
 from ..evaluate.frames import rows
-from ..evaluate.joining import UNITS
 from ..evaluate.page import in_digits, line
+from ..evaluate.units import UNITS
 from . import learning, unsure
 from .films import Example
 from .judged import Run

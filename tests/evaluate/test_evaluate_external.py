@@ -119,8 +119,8 @@ def place(tmp_path_factory):
     run.mkdir()
     dataset = datasets.read(films, reader="chexpert")
     facts = {"recipe": recipes.named("phantom").to_json(), "outputs": list(dataset.labels), "labels": None,
-             "tree": "chexpert", "limit": None, "data": {"root": str(films), "name": "data",
-                                                          "fingerprint": dataset.fingerprint}}
+             "tree": "chexpert", "normalisation": [[0.5] * 3, [0.2] * 3], "versions": {}, "data": {
+                 "root": str(films), "name": "data", "fingerprint": dataset.fingerprint, "counts": {}}}
     (run / "recipe.json").write_text(json.dumps(facts))
     dataset.films[["path", "patient", "study", "split"]].to_csv(run / "split.csv", index=False)
     valid = dataset.split("valid").films.rename(columns={"path": "Path"})[["Path", *dataset.labels]]
@@ -189,3 +189,13 @@ def test_what_does_not_go_together_is_one_line(place, tmp_path, capsys, argument
     error = capsys.readouterr().err.strip()
     assert words in error and "\n" not in error
     assert not (tmp_path / "out" / "evaluation.json").exists()
+
+
+@pytest.mark.parametrize(("gap", "low", "high", "p", "words"), [
+    (0.1, 0.02, 0.2, 0.01, "better outside, beyond noise"), (-0.1, -0.2, -0.02, 0.01, "worse outside, beyond noise"),
+    (-0.1, -0.2, 0.0, 0.01, "within noise"), (0.1, 0.0, 0.2, 0.01, "within noise"),
+    (0.1, 0.02, 0.2, 0.2, "within noise"), (0.1, -0.1, 0.2, 0.01, "within noise"),
+    (0.1, 0.02, 0.2, np.nan, "cannot be told"), (np.nan, np.nan, np.nan, np.nan, "cannot be told")])
+def test_a_difference_counts_where_interval_and_p_value_agree(gap, low, high, p, words):
+    row = {"difference": gap, "difference_low": low, "difference_high": high, "p_holm": p}
+    assert external._verdict(row) == words

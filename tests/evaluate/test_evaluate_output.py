@@ -4,7 +4,6 @@ import json
 import re
 import subprocess
 import sys
-import time
 from html.parser import HTMLParser
 
 import numpy as np
@@ -149,13 +148,11 @@ def test_an_output_folder_that_is_a_file_is_refused(files, capsys):
     assert commands.answer(main, argv) == 2 and "is a file" in capsys.readouterr().err
 
 
-def test_help_is_fast_and_loads_neither_tensorflow_nor_matplotlib():
-    start = time.monotonic()
+def test_help_loads_neither_tensorflow_nor_matplotlib():
     code = ("import sys, runpy\nsys.argv = ['evaluate', '--help']\ntry:\n"
             "    runpy.run_module('chexpert_hier.evaluate', run_name='__main__')\n"
             "except SystemExit as stop:\n    print(stop.code)\nprint([m for m in ('tensorflow', "
             "'keras', 'matplotlib', 'sklearn') if m in sys.modules])")
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert answer.stdout.strip().endswith("0\n[]"), answer.stdout + answer.stderr
-    assert time.monotonic() - start < 15                              # a second where the machine is free
     assert parser().parse_args(["--predictions", "p", "--truth", "t", "--out", "o"]).replicates == 1000

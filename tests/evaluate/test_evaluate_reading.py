@@ -56,7 +56,7 @@ def test_an_ensemble_is_the_mean_by_film_and_label(tmp_path, capsys):
     argv = ["--predictions", *files[:2], "--ensemble", "--truth", files[2], "--out", files[3], "--replicates", "20"]
     assert evaluate_command.main(argv) == 0
     shown = capsys.readouterr().out
-    assert "4 studies of 4 patients (a)" in shown and "ensemble of 2" in shown
+    assert "4 studies of 4 patients; AUROC" in shown and "ensemble of 2" in shown
 
 
 def test_spelling_variants_are_mapped_and_reported():

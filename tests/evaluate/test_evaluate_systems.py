@@ -12,7 +12,7 @@ from test_evaluate_judging import LABELS, tables
 
 from chexpert_hier import commands, evaluate
 from chexpert_hier.errors import InputError
-from chexpert_hier.evaluate import comparison, joining, ranking, terminal, thresholds
+from chexpert_hier.evaluate import comparison, terminal, thresholds, units, variance
 from chexpert_hier.evaluate.__main__ import main
 from chexpert_hier.evaluate.tables import FORMATS, paper_table
 
@@ -61,12 +61,12 @@ def test_the_means_p_value_is_that_of_the_bootstraps_spread(systems):
     spread = (row["difference_high"] - row["difference_low"]) / (2 * 1.96)
     from scipy.stats import norm
     assert row["p_delong"] == pytest.approx(2 * norm.sf(abs(row["difference"]) / spread), rel=0.5, abs=0.01)
-    inf = [np.diff(ranking.influence(np.stack([first.scores[:, k], second.scores[:, k]], 1), first.truth[:, k],
+    inf = [np.diff(variance.influence(np.stack([first.scores[:, k], second.scores[:, k]], 1), first.truth[:, k],
                                      first.patients, 400), axis=1)[:, 0] for k in range(5)]
     assert np.sqrt(comparison.variance_of(np.mean(inf, 0))) == pytest.approx(spread, rel=0.12)
     for k in range(5):                                                # one label: DeLong's own variance
-        covariance = ranking.delong(first.scores[:, k], first.truth[:, k]).covariance[0, 0]
-        alone = ranking.influence(first.scores[:, [k]], first.truth[:, k], first.patients, 400)[:, 0]
+        covariance = variance.delong(first.scores[:, k], first.truth[:, k]).covariance[0, 0]
+        alone = variance.influence(first.scores[:, [k]], first.truth[:, k], first.patients, 400)[:, 0]
         assert comparison.variance_of(alone) == pytest.approx(covariance, rel=0.08)  # m and n for n - 1
 
 
@@ -163,6 +163,8 @@ def test_decisions_have_their_page_and_their_comparison(tmp_path):
         expected = matthews_corrcoef(truth[label], results[1].calls[:, k])
         assert table.loc[label, "mcc_second"] == pytest.approx(expected)
     assert table.loc["mean of five", "verdict"] == "calls is better, beyond noise"
+    bare = comparison.compare_systems(results, replicates=0)["scores against calls"]
+    assert bare["difference_low"].isna().all() and bare["difference"].notna().all()
     evaluate.write(evaluate.Findings(results, found), tmp_path, tables=["latex"])
     text = (tmp_path / "evaluation.html").read_text(encoding="utf-8")
     assert "<h2>Decisions</h2>" in text and "Matthews" in text and ">nan" not in text
@@ -305,7 +307,7 @@ def test_units_are_said():
     assert cases.in_words == "9 studies of 3 patients"
     assert joined(*tables(films=9, patients=3), unit="patient").in_words == "3 patients"
     assert joined(*tables(films=2, patients=1), unit="film").in_words == "2 films of 1 patient"
-    assert set(joining.UNITS) == {"film", "study", "patient"}
+    assert set(units.UNITS) == {"film", "study", "patient"}
 
 
 def test_p_values_at_their_edges():
@@ -318,3 +320,18 @@ def test_p_values_at_their_edges():
     table = comparison.compare(cases, cases, replicates=20).set_index("label")
     assert np.isnan(table.loc["Edema", "p_delong"]) and table.loc["Edema", "verdict"] == comparison.UNKNOWN
     assert table.loc["mean of five", "difference"] == 0 and table.loc["mean of five", "verdict"] == comparison.NOISE
+
+
+def test_bootstrap_p_by_hand():
+    """Of four differences one lies on the other side of 0: twice (1 + 1) / (4 + 1); NaN is no replicate."""
+    assert comparison._bootstrap_p(np.array([1.0, 2.0, 3.0, -1.0, np.nan])) == pytest.approx(0.8)
+    assert comparison._bootstrap_p(np.array([1.0, 2.0, 3.0])) == pytest.approx(0.5)
+    assert comparison._bootstrap_p(np.zeros(5)) == 1 and np.isnan(comparison._bootstrap_p(np.array([np.nan])))
+
+
+def test_the_same_call_gives_the_same_numbers_and_seeds_are_used(systems):
+    first, second = (result.cases for result in systems.results[:2])
+    one, again, other = (comparison.compare(first, second, replicates=50, **seed) for seed in ({}, {"seed": 0},
+                                                                                               {"seed": 1}))
+    pd.testing.assert_frame_equal(one, again)
+    assert (one["difference_low"] != other["difference_low"]).any()
