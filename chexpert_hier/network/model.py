@@ -16,7 +16,7 @@ import numpy as np
 from .. import recipes
 from ..errors import InputError, one_of
 from ..labels import positive_of_three
-from . import backbones
+from . import backbones, kernels
 
 log = logging.getLogger("chexpert_hier.network")
 _HALVES: weakref.WeakKeyDictionary[keras.Model, "Halves"] = weakref.WeakKeyDictionary()
@@ -104,7 +104,7 @@ def build_model(arch: str, labels, weights="none", image_size: int = 224, head: 
             layer.momentum = batchnorm_momentum
     if old is not None:
         _take_over_head(model, old, file)
-    return model
+    return kernels.fuse(model)
 
 
 def _head(maps, labels: tuple[str, ...], head: str):
@@ -151,7 +151,7 @@ def load_model(path: str | os.PathLike) -> keras.Model:
         reason = " ".join(str(error).split())[:300]
         raise InputError(f"{path}: cannot be loaded as a Keras model ({reason})") from error
     head_layer(model)
-    return model
+    return kernels.fuse(model)
 
 
 def head_layer(model: keras.Model) -> Findings:
