@@ -23,6 +23,7 @@ from .datasets import joint, reading
 from .datasets.dataset import SPLITS, Dataset
 from .errors import InputError
 from .files import locked, remove_leftovers, write_text
+from .network import backbones
 from .settings import OPTIONS, Settings, settings_of
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def parser() -> argparse.ArgumentParser:
     add("--like", type=Path, metavar="RUN", help="repeat a run: its recipe, seed, data and options; other flags change "
         "what they name")
     add("--recipe", help=f"{', '.join(recipes.RECIPES)} (default: pham2019 with --data, phantom without)")
-    add("--arch", help=f"backbone: {', '.join(recipes.ARCHITECTURES)}")
+    add("--arch", help=f"backbone: {', '.join(backbones.BACKBONES)}")
     add("--policy", help=f"{', '.join(labels.POLICIES)}; with +ct (conditional training) and +lsr (label smoothing)")
     add("--weights", help="imagenet, none, or a file of weights")
     add("--epochs", type=int, help="epochs of every stage")
@@ -121,11 +122,12 @@ def _run(args: argparse.Namespace, settings: Settings, out: Path) -> None:
     log.info("recipe: %s, %s, policy %s%s", recipe.name, recipe.arch, recipe.policy,
              f" ({'; '.join(recipe.notes)})" if recipe.notes else "")
     _set_up_keras(recipe, settings.deterministic)
-    from .network import backbones, model
+    from .network import model
+    from .network.weights import find_weights
     from .training import stages
 
-    backbones.find_weights(recipe.arch, recipe.weights)  # before anything takes time
-    source = _source(settings, dataset, out, backbones.BACKBONES[recipe.arch].native)
+    find_weights(recipe.arch, recipe.weights)  # before anything takes time
+    source = _source(settings, dataset, out, backbones.backbone_of(recipe.arch).native)
     train, valid, judged = source.films("train"), source.films("valid"), _judged(recipe, source)
     facts = _facts(settings, source, args.command)
     if recipe.conditional:
@@ -202,7 +204,7 @@ def _phantom_for(recipe: recipes.Recipe) -> tuple[Path, recipes.Recipe]:
     return films, replace(recipe, train_file=table)
 
 
-def _judged(recipe: recipes.Recipe, source: Source) -> Films:
+def _judged(recipe: recipes.Recipe, source: "Source") -> "Films":
     """The films the run is judged on; says so where they also chose the epoch."""
     test = recipe.judged == "test" and len(source.dataset.split("test")) > 0
     if recipe.judged == "test" and not test:
@@ -226,7 +228,7 @@ def _set_up_keras(recipe: recipes.Recipe, deterministic: bool) -> None:
         torch.use_deterministic_algorithms(True)
 
 
-def _source(settings: Settings, dataset: Dataset, out: Path, native: str) -> Source:
+def _source(settings: Settings, dataset: Dataset, out: Path, native: str) -> "Source":
     from .prepare import sources
 
     recipe = settings.recipe
@@ -236,7 +238,7 @@ def _source(settings: Settings, dataset: Dataset, out: Path, native: str) -> Sou
     return sources.from_cache(dataset, recipe, out, native, None if cache == "auto" else Path(cache))
 
 
-def positives_seen(recipe: recipes.Recipe, tree: hierarchy.Tree, train: Films) -> dict[str, float | None]:
+def positives_seen(recipe: recipes.Recipe, tree: hierarchy.Tree, train: "Films") -> dict[str, float | None]:
     """The share of each label's positives that conditional training's stage 1 sees; the log names those under 10 %.
 
     Returns:
@@ -252,7 +254,7 @@ def positives_seen(recipe: recipes.Recipe, tree: hierarchy.Tree, train: Films) -
     return {label: None if np.isnan(share) else round(float(share), 4) for label, share in zip(train.labels, shares)}
 
 
-def _selftrained(settings: Settings, train: Films) -> np.ndarray | None:
+def _selftrained(settings: Settings, train: "Films") -> np.ndarray | None:
     recipe = settings.recipe
     if not recipe.labelling.parsed.rule.predictions:
         return None
@@ -262,7 +264,7 @@ def _selftrained(settings: Settings, train: Films) -> np.ndarray | None:
     return reading.read_predictions(settings.selftrained, train.keys, train.labels)
 
 
-def _facts(settings: Settings, source: Source, command: list[str]) -> dict[str, Any]:
+def _facts(settings: Settings, source: "Source", command: list[str]) -> dict[str, Any]:
     """What recipe.json says: all that later commands need to know of this run."""
     from .phantom import making
 
@@ -293,7 +295,7 @@ def _backend() -> str:
     return f"{name} {importlib.metadata.version(name)}"
 
 
-def _predict(recipe: recipes.Recipe, tree: hierarchy.Tree, network: keras.Model, valid: Films, out: Path
+def _predict(recipe: recipes.Recipe, tree: hierarchy.Tree, network: "keras.Model", valid: "Films", out: Path
              ) -> pd.DataFrame:
     """The judged films' probabilities: before the chain rule in conditional.csv, after it in predictions.csv."""
     from .training import stages
@@ -314,7 +316,7 @@ def _predict(recipe: recipes.Recipe, tree: hierarchy.Tree, network: keras.Model,
     return tables["predictions"]
 
 
-def _evaluate(recipe: recipes.Recipe, tree: hierarchy.Tree, valid: Films, answers: pd.DataFrame, out: Path) -> None:
+def _evaluate(recipe: recipes.Recipe, tree: hierarchy.Tree, valid: "Films", answers: pd.DataFrame, out: Path) -> None:
     """Judge the run: a study's score is that of its films (deviations D9), with and without the chain rule (C10).
 
     Films without studies in their paths (ChestX-ray14) are judged as films.
@@ -340,7 +342,7 @@ def table(rows: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
-def _export(out: Path, valid: Films, answers: pd.DataFrame) -> None:
+def _export(out: Path, valid: "Films", answers: pd.DataFrame) -> None:
     """The ONNX file where its packages are installed, and under TensorFlow the SavedModel."""
     import keras
 

@@ -9,7 +9,8 @@ from typing import Any
 
 from . import hierarchy, recipes
 from .datasets import joint
-from .errors import InputError, one_of
+from .errors import InputError
+from .network.backbones import backbone_of
 from .run_folder import data_folders, read_facts
 
 # Flags that are fields of the recipe; left out, the recipe's own value stands.
@@ -101,7 +102,7 @@ def _asked(args: argparse.Namespace, base: recipes.Recipe | None = None) -> Sett
         raise InputError(f"--checkpoint-every is {args.checkpoint_every}; expected 1 or more batches")
     if args.limit is not None and args.limit < 1:
         raise InputError(f"--limit is {args.limit}; expected 1 or more")
-    one_of("--arch", recipe.arch, recipes.ARCHITECTURES)
+    backbone_of(recipe.arch)
     joint.readers_of(recipe.reader, len(args.data) if args.data else None)
     names = [name.strip() for name in args.labels.split(",")] if args.labels else None
     return Settings(recipe, args.data, args.limit, names, _tree(args, recipe),
