@@ -24,8 +24,6 @@ SPLITS = ("auto", "official", "seeded", "paper")
 STUDY_SCORES = ("max", "mean", "confident")
 # Pham et al. 2019, section 4.4.
 SIX = ("densenet121", "densenet169", "densenet201", "inceptionresnetv2", "xception", "nasnetlarge")
-# Named here so that `--help` and a wrong --arch answer without Keras; tests hold it against backbones.BACKBONES.
-ARCHITECTURES = (*SIX, "tiny")
 
 
 @dataclass(frozen=True)
@@ -245,7 +243,6 @@ def _check(recipe: Recipe) -> None:
         one_of(what, value, valid)
     one_of("--policy", recipe.labelling.parsed.name, labels.policy_names())  # checks blanks and smoothing as well
     _check_three_class(recipe)
-    one_of("--arch", recipe.arch, ARCHITECTURES)
     for stage in recipe.stages:
         for what, value, valid in (("rows", stage.rows, STAGE_ROWS), ("layers", stage.layers, STAGE_LAYERS),
                                    ("cells", stage.cells, STAGE_CELLS), ("labels", stage.labels, STAGE_LABELS),

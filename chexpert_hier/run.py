@@ -5,14 +5,15 @@
 """
 
 import argparse
-import dataclasses
 import datetime
 import importlib.metadata
 import json
 import logging
 import platform
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -20,18 +21,18 @@ import pandas as pd
 from . import __version__, commands, hierarchy, labels, recipes, tracking
 from .datasets import joint, reading
 from .datasets.dataset import SPLITS, Dataset
-from .errors import InputError, one_of
+from .errors import InputError
 from .files import locked, remove_leftovers, write_text
-from .run_folder import data_folders, read_facts
+from .network import backbones
+from .settings import OPTIONS, Settings, settings_of
+
+if TYPE_CHECKING:
+    import keras
+
+    from .prepare.sources import Films, Source
 
 log = logging.getLogger("chexpert_hier.run")
 
-# Flags that are fields of the recipe; left out, the recipe's own value stands.
-FIELDS = ("arch", "policy", "weights", "image_size", "seed", "blank", "ct_rows", "normalise", "precision", "views",
-          "reader", "resize", "split", "micro_batch")
-
-# Flags that are no part of the recipe; a resumed or repeated run takes them over.
-OPTIONS = ("cache", "skip_bad", "deterministic", "selftrained", "checkpoint_every")
 CHECKED_FILMS = 100  # sent through the reloaded SavedModel
 
 PHANTOM_FILMS = {"patients": 1400, "valid_patients": 350, "seed": 0, "report_noise": 0.3, "laterals": False,
@@ -49,7 +50,7 @@ def parser() -> argparse.ArgumentParser:
     add("--like", type=Path, metavar="RUN", help="repeat a run: its recipe, seed, data and options; other flags change "
         "what they name")
     add("--recipe", help=f"{', '.join(recipes.RECIPES)} (default: pham2019 with --data, phantom without)")
-    add("--arch", help=f"backbone: {', '.join(recipes.ARCHITECTURES)}")
+    add("--arch", help=f"backbone: {', '.join(backbones.BACKBONES)}")
     add("--policy", help=f"{', '.join(labels.POLICIES)}; with +ct (conditional training) and +lsr (label smoothing)")
     add("--weights", help="imagenet, none, or a file of weights")
     add("--epochs", type=int, help="epochs of every stage")
@@ -89,97 +90,20 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Run the command; 0 when done."""
     args = parser().parse_args(argv)
+    args.command = [str(part) for part in (sys.argv[1:] if argv is None else argv)]
     args.reader = joint.BETWEEN.join(args.reader) if args.reader else None
     if args.quiet:
         logging.getLogger("chexpert_hier").setLevel(logging.WARNING)
     if args.mlflow is not None:
         tracking.require()  # before hours of work
-    settings = _settings(args)
-    out = args.out or Path("runs") / f"{datetime.datetime.now():%Y%m%d-%H%M%S}-{settings['recipe'].name}-" \
-                                     f"{settings['recipe'].arch}"
+    settings = settings_of(args)
+    recipe, now = settings.recipe, datetime.datetime.now()
+    out = args.out or Path("runs") / f"{now:%Y%m%d-%H%M%S}-{recipe.name}-{recipe.arch}"
     _check_out(out, args.resume)
     with locked(out):
         remove_leftovers(out)
-        _run(args, settings, out, sys.argv[1:] if argv is None else argv)
+        _run(args, settings, out)
     return 0
-
-
-def _settings(args: argparse.Namespace) -> dict:
-    """The recipe and the data: from the flags, or from the run that is resumed or repeated."""
-    stored = None
-    if args.like:
-        stored = read_facts(args.like)
-    elif args.resume:
-        if not args.out:
-            raise InputError("--resume needs --out, the folder of the run to go on with")
-        stored = read_facts(args.out) if (args.out / "recipe.json").exists() else None
-    asked = _asked(args)
-    if stored is None:
-        return asked
-    own = {"recipe": recipes.from_json(stored["recipe"]), "data": data_folders(stored),
-           **{name: stored[name] for name in ("limit", "labels", "tree")}}
-    for name in OPTIONS:
-        value = stored.get("options", {}).get(name)
-        if value and not getattr(args, name):
-            setattr(args, name, Path(value) if name == "selftrained" else value)
-    if args.like:
-        asked = _asked(args, own["recipe"] if args.recipe is None else None)
-        own |= {"recipe": asked["recipe"], **{name: asked[name] for name in ("limit", "labels", "tree")
-                                              if getattr(args, name) is not None}}
-    elif _flags_given(args):
-        _same(own, asked, args.out)
-    # Other films are no repetition, and nothing to go on with; --like with --data asks for other films.
-    own["fingerprint"] = None if args.like and args.data else stored["data"]["fingerprint"]
-    if args.data:
-        own["data"] = args.data
-    return own
-
-
-def _asked(args: argparse.Namespace, base: recipes.Recipe | None = None) -> dict:
-    recipe = base or recipes.named(args.recipe or ("pham2019" if args.data else "phantom"))
-    whole = [f"stages.{name}={value}" for name, value in (("epochs", args.epochs), ("batch_size", args.batch_size))
-             if value is not None]
-    recipe = recipes.change(recipe, *whole, *args.set, **{name: getattr(args, name) for name in FIELDS})
-    if args.checkpoint_every < 0:
-        raise InputError(f"--checkpoint-every is {args.checkpoint_every}; expected 1 or more batches")
-    if args.limit is not None and args.limit < 1:
-        raise InputError(f"--limit is {args.limit}; expected 1 or more")
-    one_of("--arch", recipe.arch, recipes.ARCHITECTURES)
-    joint.readers_of(recipe.reader, len(args.data) if args.data else None)
-    return {"recipe": recipe, "data": args.data, "limit": args.limit, "tree": _tree(args, recipe),
-            "labels": [name.strip() for name in args.labels.split(",")] if args.labels else None}
-
-
-def _tree(args: argparse.Namespace, recipe: recipes.Recipe):
-    """What goes into recipe.json: the name of a known tree, or {child: [parents]} from the user's file."""
-    if not args.tree:
-        return "flat" if set(recipe.reader.split(joint.BETWEEN)) == {"csv"} else recipe.tree
-    if args.tree in hierarchy.TREES or args.tree == "flat":
-        return args.tree
-    try:
-        return json.loads(Path(args.tree).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"--tree {args.tree}: expected a JSON file {{child: [parents]}}, or one of: flat, "
-                         f"{', '.join(hierarchy.TREES)} ({error})") from error
-
-
-def _flags_given(args: argparse.Namespace) -> bool:
-    given = ("recipe", "epochs", "batch_size", "limit", "labels", "tree", *FIELDS)
-    return bool(args.set) or any(getattr(args, name) is not None for name in given)
-
-
-def _same(own: dict, asked: dict, out: Path) -> None:
-    stored, wanted = dataclasses.asdict(own["recipe"]), dataclasses.asdict(asked["recipe"])
-    for name, value in wanted.items():
-        if name == "train_file" and not asked["data"]:  # the synthetic films decide it
-            continue
-        if stored[name] != value:
-            raise InputError(f"{out}: was started with {name} = {stored[name]!r}, now {value!r} is asked for; a run is "
-                             "resumed with its own recipe. Leave the flags out, or choose another --out")
-    for name in ("limit", "labels", "tree"):
-        if asked[name] != own[name]:
-            raise InputError(f"{out}: was started with {name} = {own[name]!r}, now {asked[name]!r} is asked for; leave "
-                             "the flag out, or choose another --out")
 
 
 def _check_out(out: Path, resume: bool) -> None:
@@ -190,21 +114,22 @@ def _check_out(out: Path, resume: bool) -> None:
         raise InputError(f"{out}: {what}, or choose another --out")
 
 
-def _run(args: argparse.Namespace, settings: dict, out: Path, argv: list[str]) -> None:
+def _run(args: argparse.Namespace, settings: Settings, out: Path) -> None:
     """All steps; each says what it does and leaves its files in `out`."""
-    dataset = _data(args, settings, out)
-    recipe = settings["recipe"]
-    tree = hierarchy.named(settings["tree"], dataset.labels)
+    settings = _with_data(settings)
+    dataset, recipe = _dataset(settings, out), settings.recipe
+    tree = hierarchy.named(settings.tree, dataset.labels)
     log.info("recipe: %s, %s, policy %s%s", recipe.name, recipe.arch, recipe.policy,
              f" ({'; '.join(recipe.notes)})" if recipe.notes else "")
-    _set_up_keras(args, recipe)
-    from .network import backbones, model
+    _set_up_keras(recipe, settings.deterministic)
+    from .network import model
+    from .network.weights import find_weights
     from .training import stages
 
-    backbones.find_weights(recipe.arch, recipe.weights)  # before anything takes time
-    source = _source(args, recipe, dataset, out, backbones.BACKBONES[recipe.arch].native)
+    find_weights(recipe.arch, recipe.weights)  # before anything takes time
+    source = _source(settings, dataset, out, backbones.backbone_of(recipe.arch).native)
     train, valid, judged = source.films("train"), source.films("valid"), _judged(recipe, source)
-    facts = _facts(args, settings, source, argv)
+    facts = _facts(settings, source, args.command)
     if recipe.conditional:
         facts["positives_seen"] = positives_seen(recipe, tree, train)
     if not (out / "recipe.json").exists():  # a resumed run keeps its own
@@ -213,8 +138,8 @@ def _run(args: argparse.Namespace, settings: dict, out: Path, argv: list[str]) -
     network = model.build_model(recipe.arch, train.labels, recipe.weights, recipe.image_size, recipe.built_head,
                                 seed=recipe.seed, batchnorm_momentum=recipe.batchnorm_momentum)
     stages.train(stages.Training(
-        recipe, tree, network, train, valid, out, resume=args.resume, selftrained=_selftrained(args, recipe, train),
-        tensorboard=args.tensorboard, checkpoint_every=args.checkpoint_every))
+        recipe, tree, network, train, valid, out, resume=args.resume, selftrained=_selftrained(settings, train),
+        tensorboard=args.tensorboard, checkpoint_every=settings.checkpoint_every))
     answers = _predict(recipe, tree, network, judged, out)
     _evaluate(recipe, tree, judged, answers, out)
     if not args.no_export:
@@ -227,21 +152,26 @@ def _run(args: argparse.Namespace, settings: dict, out: Path, argv: list[str]) -
     print(f"run folder: {out}\nreport: {out / 'report.html'}")
 
 
-def _data(args: argparse.Namespace, settings: dict, out: Path) -> Dataset:
+def _with_data(settings: Settings) -> Settings:
+    """The settings with the synthetic films, which are made first, where no data set is named."""
+    if settings.data is not None:
+        return settings
+    log.info("no --data: synthetic films are used; nothing here is a real patient")
+    films, recipe = _phantom_for(settings.recipe)
+    return replace(settings, data=[films], recipe=recipe)
+
+
+def _dataset(settings: Settings, out: Path) -> Dataset:
     """The checked table of films, without those left out by --skip-bad."""
     from .datasets import presence
     from .prepare import sources
 
-    if settings["data"] is None:
-        log.info("no --data: synthetic films are used; nothing here is a real patient")
-        settings |= _phantom_for(settings["recipe"])
-    recipe = settings["recipe"]
-    dataset = sources.read_data(recipe, settings["data"], settings["labels"], settings["limit"])
-    dataset, bad = presence.require_films(dataset, skip_bad=args.skip_bad)
-    if args.skip_bad:
+    dataset = sources.read_data(settings.recipe, settings.data, settings.labels, settings.limit)
+    dataset, bad = presence.require_films(dataset, skip_bad=settings.skip_bad)
+    if settings.skip_bad:
         dataset, unreadable = sources.readable(dataset)
         bad += unreadable
-    if settings.get("fingerprint") not in (None, dataset.fingerprint):
+    if settings.fingerprint not in (None, dataset.fingerprint):
         raise InputError(f"{dataset.name}: its tables have changed since the run was started; put them back, "
                          "or choose another --out")
     if bad:
@@ -251,13 +181,13 @@ def _data(args: argparse.Namespace, settings: dict, out: Path) -> Dataset:
         if not len(part):
             raise InputError(f"{dataset.name}: no {split} film is left")
         log.info("%s: %s films of %s patients (%s)", split, f"{len(part):,}", f"{part.films['patient'].nunique():,}",
-                 " + ".join(map(str, settings["data"])))
+                 " + ".join(map(str, settings.data or ())))
     return dataset
 
 
-def _phantom_for(recipe: recipes.Recipe) -> dict:
-    """The synthetic films that a recipe can be tried on: with laterals where it reads them; their truth stands for
-    labels of another table than train.csv.
+def _phantom_for(recipe: recipes.Recipe) -> tuple[Path, recipes.Recipe]:
+    """The folder of the synthetic films that a recipe can be tried on, and the recipe for them: with laterals where it
+    reads them; their truth stands for labels of another table than train.csv.
 
     Raises:
         InputError: the recipe reads another layout.
@@ -271,10 +201,10 @@ def _phantom_for(recipe: recipes.Recipe) -> dict:
     folder = making.default_folder("phantom-both-views" if both else "phantom")
     films = making.ensure(folder, **{**PHANTOM_FILMS, "laterals": both})
     table = recipe.train_file if (films / recipe.train_file).is_file() else "train_truth.csv"
-    return {"data": [films], "recipe": dataclasses.replace(recipe, train_file=table)}
+    return films, replace(recipe, train_file=table)
 
 
-def _judged(recipe: recipes.Recipe, source):
+def _judged(recipe: recipes.Recipe, source: "Source") -> "Films":
     """The films the run is judged on; says so where they also chose the epoch."""
     test = recipe.judged == "test" and len(source.dataset.split("test")) > 0
     if recipe.judged == "test" and not test:
@@ -284,30 +214,31 @@ def _judged(recipe: recipes.Recipe, source):
     return source.films("test" if test else "valid")
 
 
-def _set_up_keras(args: argparse.Namespace, recipe: recipes.Recipe) -> None:
+def _set_up_keras(recipe: recipes.Recipe, deterministic: bool) -> None:
     keras = commands.import_keras()
     keras.utils.set_random_seed(recipe.seed)
     keras.config.set_dtype_policy(recipe.precision)
-    if args.deterministic and keras.backend.backend() == "tensorflow":
+    if deterministic and keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
         tf.config.experimental.enable_op_determinism()
-    if args.deterministic and keras.backend.backend() == "torch":
+    if deterministic and keras.backend.backend() == "torch":
         import torch
 
         torch.use_deterministic_algorithms(True)
 
 
-def _source(args, recipe, dataset, out, native):
+def _source(settings: Settings, dataset: Dataset, out: Path, native: str) -> "Source":
     from .prepare import sources
 
-    cache = args.cache or ("auto" if recipe.cache else None)
+    recipe = settings.recipe
+    cache = settings.cache or ("auto" if recipe.cache else None)
     if cache is None:
         return sources.from_files(dataset, recipe, out, native)
     return sources.from_cache(dataset, recipe, out, native, None if cache == "auto" else Path(cache))
 
 
-def positives_seen(recipe: recipes.Recipe, tree: hierarchy.Tree, train) -> dict[str, float | None]:
+def positives_seen(recipe: recipes.Recipe, tree: hierarchy.Tree, train: "Films") -> dict[str, float | None]:
     """The share of each label's positives that conditional training's stage 1 sees; the log names those under 10 %.
 
     Returns:
@@ -323,35 +254,37 @@ def positives_seen(recipe: recipes.Recipe, tree: hierarchy.Tree, train) -> dict[
     return {label: None if np.isnan(share) else round(float(share), 4) for label, share in zip(train.labels, shares)}
 
 
-def _selftrained(args, recipe, train):
+def _selftrained(settings: Settings, train: "Films") -> np.ndarray | None:
+    recipe = settings.recipe
     if not recipe.labelling.parsed.rule.predictions:
         return None
-    if not args.selftrained:
+    if not settings.selftrained:
         raise InputError(f"--policy {recipe.policy} needs --selftrained CSV, a finished run's predictions of the "
                          "training films (python -m chexpert_hier.predict .../train.csv --model RUN --out CSV)")
-    return reading.read_predictions(args.selftrained, train.keys, train.labels)
+    return reading.read_predictions(settings.selftrained, train.keys, train.labels)
 
 
-def _facts(args: argparse.Namespace, settings: dict, source, argv: list[str]) -> dict:
+def _facts(settings: Settings, source: "Source", command: list[str]) -> dict[str, Any]:
     """What recipe.json says: all that later commands need to know of this run."""
     from .phantom import making
 
-    recipe, dataset = settings["recipe"], source.dataset
+    recipe, dataset, folders = settings.recipe, source.dataset, settings.data or []
     counts = {split: {"films": len(part), "studies": int(part.films[["patient", "study"]].drop_duplicates().shape[0]),
                       "patients": int(part.films["patient"].nunique())}
               for split in SPLITS for part in [dataset.split(split)]}
     return {
-        "recipe": recipe.to_json(), "outputs": list(dataset.labels), "labels": settings["labels"],
-        "tree": settings["tree"], "limit": settings["limit"],
+        "recipe": recipe.to_json(), "outputs": list(dataset.labels), "labels": settings.labels,
+        "tree": settings.tree, "limit": settings.limit,
         "normalisation": [list(source.normalisation.mean), list(source.normalisation.std)],
-        "data": {"root": str(settings["data"][0]), "roots": [str(folder) for folder in settings["data"]],
-                 "name": dataset.name, "fingerprint": dataset.fingerprint,
-                 "counts": counts, "synthetic": any(map(making.read_marker, settings["data"]))},
+        "data": {"root": str(folders[0]), "roots": [str(folder) for folder in folders], "name": dataset.name,
+                 "fingerprint": dataset.fingerprint, "counts": counts,
+                 "synthetic": any(map(making.read_marker, folders))},
         "versions": {"python": platform.python_version(), "chexpert_hier": __version__,
                      **{name: importlib.metadata.version(name) for name in
                         ("keras", "numpy", "pandas", "scikit-learn")}, "backend": _backend()},
-        "options": {name: str(value) if isinstance(value := getattr(args, name), Path) else value for name in OPTIONS},
-        "command": [str(part) for part in argv], "started": datetime.datetime.now().isoformat(timespec="seconds"),
+        "options": {name: str(value) if isinstance(value := getattr(settings, name), Path) else value
+                    for name in OPTIONS},
+        "command": command, "started": datetime.datetime.now().isoformat(timespec="seconds"),
     }
 
 
@@ -362,7 +295,8 @@ def _backend() -> str:
     return f"{name} {importlib.metadata.version(name)}"
 
 
-def _predict(recipe, tree, network, valid, out: Path) -> pd.DataFrame:
+def _predict(recipe: recipes.Recipe, tree: hierarchy.Tree, network: "keras.Model", valid: "Films", out: Path
+             ) -> pd.DataFrame:
     """The judged films' probabilities: before the chain rule in conditional.csv, after it in predictions.csv."""
     from .training import stages
 
@@ -382,7 +316,7 @@ def _predict(recipe, tree, network, valid, out: Path) -> pd.DataFrame:
     return tables["predictions"]
 
 
-def _evaluate(recipe, tree, valid, answers: pd.DataFrame, out: Path) -> None:
+def _evaluate(recipe: recipes.Recipe, tree: hierarchy.Tree, valid: "Films", answers: pd.DataFrame, out: Path) -> None:
     """Judge the run: a study's score is that of its films (deviations D9), with and without the chain rule (C10).
 
     Films without studies in their paths (ChestX-ray14) are judged as films.
@@ -408,7 +342,7 @@ def table(rows: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
-def _export(out: Path, valid, answers: pd.DataFrame) -> None:
+def _export(out: Path, valid: "Films", answers: pd.DataFrame) -> None:
     """The ONNX file where its packages are installed, and under TensorFlow the SavedModel."""
     import keras
 

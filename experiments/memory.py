@@ -66,7 +66,7 @@ def measure(arch: str, precision: str) -> dict:
     from chexpert_hier.films import normalisation
     from chexpert_hier.films.batches import Batches, CropSource, stream
     from chexpert_hier.labels import CHEXPERT_LABELS
-    from chexpert_hier.network import backbones, losses, model
+    from chexpert_hier.network import backbones, kernels, losses, model
 
     network = model.build_model(arch, CHEXPERT_LABELS, "none", SIZE, seed=0)
     answer = {"calculated": backbones.memory_per_film(network)}
@@ -76,7 +76,8 @@ def measure(arch: str, precision: str) -> dict:
     few = FILMS.get(arch, 6)
     crops = CropSource(random.integers(0, 256, (2 * few * STEPS, SIZE, SIZE), dtype=np.uint8))
     targets = random.integers(0, 2, (2 * few * STEPS, len(CHEXPERT_LABELS))).astype(np.float32)
-    network.compile(keras.optimizers.Adam(1e-4), losses.BCE(), jit_compile=False)
+    network.compile(kernels.adam(1e-4), losses.BCE(), jit_compile=False)
+    network.optimizer.build(network.trainable_variables)
 
     def train(films: int) -> tuple[int, float, float]:
         rows = np.arange(films * STEPS)

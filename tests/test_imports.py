@@ -18,7 +18,7 @@ MODULES = sorted(".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts
 ORDER = ("errors", "faces", "schema", "files", "paths", "commands", "console", "labels", "hierarchy",
          "recipes", "run_folder", "films", "datasets", "phantom", "evaluate", "prepare", "network", "training",
          "finished", "heatmaps", "predict", "export", "archive", "serve", "dicom_node", "selftest",
-         "report", "tracking", "run")
+         "report", "tracking", "settings", "run")
 # Neither TensorFlow nor Keras, not even inside a function.
 SCIENCE = ("schema", "labels", "hierarchy", "recipes", "datasets", "evaluate", "phantom")
 # Keras' other backends run these, so that TensorFlow has no name here.

@@ -3,7 +3,8 @@
 from ..faces import lazily
 
 PUBLIC = {
-    "backbones": ("BACKBONES", "find_weights"),
+    "backbones": ("BACKBONES",),
+    "weights": ("find_weights",),
     "model": ("build_model", "feature_model", "load_model"),
     "losses": ("LOSSES", "build"),
 }

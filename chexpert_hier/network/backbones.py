@@ -1,27 +1,22 @@
-"""The six networks of the paper, and a tiny one for tests: input films -> last feature maps, with or without weights.
+"""The six networks of the paper, and a tiny one for tests: input films -> last feature maps, with random weights.
 
-Pooling and the findings' outputs belong to `model`. ImageNet weights come from Keras' own cache and addresses, but a
-file that is already there is never deleted or replaced: Keras' `get_file` removes a cached file whose hash it does not
-know when it cannot download another.
+A row of BACKBONES is all that a network needs: the command's help, its checks and the tests read this table, which
+imports no Keras before a network is built. Pooling and the findings' outputs belong to `model`, files of weights to
+`weights`.
 """
 
-import hashlib
-import logging
 import os
-import tempfile
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-import keras
 import numpy as np
 
-from ..errors import InputError, one_of
-from ..files import written_whole
+from ..errors import one_of
 
-log = logging.getLogger("chexpert_hier.network")
+if TYPE_CHECKING:
+    import keras
 
 KERAS_STORE = "https://storage.googleapis.com/tensorflow/keras-applications"
 
@@ -60,29 +55,36 @@ class Backbone:
         image_size: the side in pixels that it was pre-trained at; the paper feeds 224 to all.
         smallest: the smallest side in pixels that it takes.
         weights: its ImageNet weights, None where there are none.
+        from_torch: puts a file of PyTorch's weights (.pt, .pth, .safetensors) into the network; None where it takes
+            none.
     """
 
     name: str
-    build: Callable[[int], keras.Model]
+    build: Callable[[int], "keras.Model"]
     native: str
     image_size: int
     smallest: int
     weights: WeightsFile | None
+    from_torch: Callable[["keras.Model", Path], None] | None = None
 
 
-def _application(name: str) -> Callable[[int], keras.Model]:
+def _application(name: str) -> Callable[[int], "keras.Model"]:
     # weights=None always: the file is checked before the network is built and loaded by us. That also spares the
     # versions of Keras that insist on 331 pixels for NASNetLarge with ImageNet weights, although its convolutions fit
     # any size.
-    def build(image_size: int) -> keras.Model:
+    def build(image_size: int) -> "keras.Model":
+        import keras
+
         builder = getattr(keras.applications, name)
         return builder(include_top=False, weights=None, input_shape=(image_size, image_size, 3), pooling=None)
 
     return build
 
 
-def _tiny(image_size: int) -> keras.Model:
+def _tiny(image_size: int) -> "keras.Model":
     """Four strided convolutions (0.1 M weights), for tests and small demonstrations; maps of image_size / 16."""
+    import keras
+
     x = films = keras.Input((image_size, image_size, 3), name="films")
     for block, channels in enumerate((16, 32, 64, 128), start=1):
         x = keras.layers.Conv2D(channels, 3, 2, padding="same", use_bias=False, name=f"conv{block}")(x)
@@ -92,10 +94,16 @@ def _tiny(image_size: int) -> keras.Model:
     return keras.Model(films, x, name="tiny")
 
 
-def _densenet(depth: int, md5: str) -> Backbone:
+def _densenet(depth: int, md5: str, from_torch: Callable[["keras.Model", Path], None] | None = None) -> Backbone:
     file = f"densenet{depth}_weights_tf_dim_ordering_tf_kernels_notop.h5"
     return Backbone(f"densenet{depth}", _application(f"DenseNet{depth}"), "torch", 224, 32,
-                    WeightsFile(file, f"{KERAS_STORE}/densenet/{file}", md5))
+                    WeightsFile(file, f"{KERAS_STORE}/densenet/{file}", md5), from_torch)
+
+
+def _torch_densenet121(backbone: "keras.Model", path: Path) -> None:
+    from . import torch_weights
+
+    torch_weights.load_densenet121(backbone, path)
 
 
 _INCEPTION = "inception_resnet_v2_weights_tf_dim_ordering_tf_kernels_notop.h5"
@@ -103,7 +111,7 @@ _XCEPTION = "xception_weights_tf_dim_ordering_tf_kernels_notop.h5"
 
 # The six of Pham et al. 2019, section 4.4. Hashes and addresses as in keras.applications 3.12-3.15.
 BACKBONES = {
-    "densenet121": _densenet(121, "30ee3e1110167f948a6b9946edeeb738"),
+    "densenet121": _densenet(121, "30ee3e1110167f948a6b9946edeeb738", _torch_densenet121),
     "densenet169": _densenet(169, "b8c4d4c20dd625c148057b9ff1c1176b"),
     "densenet201": _densenet(201, "c13680b51ded0fb44dff2d8f86ac8bb1"),
     "inceptionresnetv2": Backbone(
@@ -120,178 +128,17 @@ BACKBONES = {
 }
 
 
-def find_weights(arch: str, weights: str | os.PathLike | None) -> Path | None:
-    """Say which file the weights come from, before any network is built; ImageNet weights are fetched when absent.
-
-    Args:
-        arch: a key of BACKBONES.
-        weights: "none" or None (random start), "imagenet", or a file.
-
-    Returns:
-        an existing file, or None for a random start.
+def backbone_of(arch: str) -> Backbone:
+    """A row of BACKBONES.
 
     Raises:
-        InputError: the architecture is unknown, has no ImageNet weights, the file is missing, or the download fails.
+        InputError: there is none of this name.
     """
     one_of("architecture (--arch)", arch, BACKBONES)
-    if weights is None or weights == "none":
-        return None
-    if weights != "imagenet":
-        path = Path(weights)
-        if not path.is_file():
-            raise InputError(f"--weights {path}: no such file; expected none, imagenet, or a file (.keras, "
-                             ".weights.h5, .h5, or DenseNet-121 from PyTorch as .pt, .pth, .safetensors)")
-        return path
-    file = BACKBONES[arch].weights
-    if file is None:
-        raise InputError(f"--weights imagenet: {arch} has no ImageNet weights; use --weights none")
-    if file.path.is_file():
-        if _md5(file.path) != file.md5:
-            log.warning("%s is not Keras' own file (other md5); it is used as it is", file.path)
-    else:
-        _download(arch, file)
-    return file.path
+    return BACKBONES[arch]
 
 
-def _download(arch: str, file: WeightsFile) -> None:
-    try:
-        # Fetched and checked in a folder beside, so that an interrupted download never passes for the file.
-        with written_whole(file.path) as beside, tempfile.TemporaryDirectory(dir=file.path.parent) as folder:
-            got = keras.utils.get_file(file.name, file.url, cache_dir=folder, cache_subdir="", file_hash=file.md5)
-            os.replace(got, beside)
-    except Exception as error:  # Keras wraps the network's error in a bare Exception; or the disk is full or locked
-        reason = " ".join(str(error).split())
-        raise InputError(f"ImageNet weights of {arch}: {file.name} is not in {file.path.parent} and could not be "
-                         f"fetched ({reason}); download {file.url} and save it as {file.path}, or use --weights none"
-                         ) from error
-
-
-def _md5(path: Path) -> str:
-    with open(path, "rb") as handle:
-        return hashlib.file_digest(handle, "md5").hexdigest()
-
-
-def load_weights(backbone: keras.Model, path: str | os.PathLike, arch: str) -> keras.Model | None:
-    """Load a backbone's weights from a file of this architecture, with or without layers on top.
-
-    Takes .keras (safe mode: no code in the file is run), .weights.h5, older .h5 weights or whole models, and for
-    densenet121 PyTorch's .pt, .pth and .safetensors.
-
-    Args:
-        backbone: the network as built by BACKBONES[arch].build, changed in place.
-        path: the file.
-        arch: a key of BACKBONES, for the message.
-
-    Returns:
-        the whole model that a .keras file holds, for what stands on its backbone; None for other files.
-
-    Raises:
-        InputError: the file cannot be read or is not of this architecture.
-    """
-    path = Path(path)
-    if path.suffix in (".pt", ".pth", ".safetensors"):
-        if arch != "densenet121":
-            raise InputError(f"{path}: PyTorch weights are taken for densenet121 only; received --arch {arch}")
-        from . import torch_weights
-
-        torch_weights.load_densenet121(backbone, path)
-        return None
-    if path.suffix not in (".keras", ".h5", ".hdf5"):
-        raise InputError(f"{path}: unknown kind of weights; expected .keras, .weights.h5, .h5, .pt, .pth or "
-                         ".safetensors")
-    try:
-        if path.suffix == ".keras":
-            whole = keras.models.load_model(path, compile=False, safe_mode=True)
-            assign_in_order(backbone, layer_arrays(whole))
-            return whole
-        if path.name.endswith(".weights.h5"):
-            _load_by_place(backbone, path)
-        else:
-            assign_in_order(backbone, _legacy_layers(path))
-        return None
-    except (ValueError, OSError, KeyError, TypeError, AttributeError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise InputError(f"{path}: does not hold weights of {arch} ({reason}); give a file of this architecture, or if "
-                         "it was cut short, remove it and fetch it again") from error
-
-
-def _load_by_place(backbone: keras.Model, path: Path) -> None:
-    before = backbone.get_weights()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")  # Keras only warns when it leaves layers as they were
-            backbone.load_weights(path)  # layers on top are left out
-    except Exception as error:
-        backbone.set_weights(before)
-        raise ValueError(str(error)) from error
-
-
-def layers_with_weights(model: keras.Model) -> list[keras.layers.Layer]:
-    """All layers that have weights, in the network's order, going into models inside the model."""
-    layers = []
-    for layer in model.layers:
-        if isinstance(layer, keras.Model):
-            layers += layers_with_weights(layer)
-        elif layer.weights:
-            layers.append(layer)
-    return layers
-
-
-def _h5_order(layer: keras.layers.Layer) -> list:
-    return layer.trainable_variables + layer.non_trainable_variables  # the order of Keras' older .h5 files
-
-
-def layer_arrays(model: keras.Model) -> list[list[np.ndarray]]:
-    """The weights of all layers that have some, in the network's order; makes the model trainable."""
-    model.trainable = True  # a frozen layer would list its variables in another order
-    return [[keras.ops.convert_to_numpy(v) for v in _h5_order(layer)] for layer in layers_with_weights(model)]
-
-
-def _legacy_layers(path: Path) -> list[list[np.ndarray]]:
-    import h5py
-
-    with h5py.File(path, "r") as file:
-        group = file["model_weights"] if "layer_names" not in file.attrs and "model_weights" in file else file
-        layers = []
-        for layer in _names(group, "layer_names"):
-            arrays = [np.asarray(group[layer][name]) for name in _names(group[layer], "weight_names")]
-            if arrays:
-                layers.append(arrays)
-    if not layers:
-        raise ValueError("no layers with weights in it")
-    return layers
-
-
-def _names(group: Any, what: str) -> list[str]:
-    # HDF5 limits an attribute to 64 kB; Keras cuts longer lists into what0, what1, ...
-    if what in group.attrs:
-        pieces = [group.attrs[what]]
-    else:
-        pieces = []
-        while f"{what}{len(pieces)}" in group.attrs:
-            pieces.append(group.attrs[f"{what}{len(pieces)}"])
-    return [name.decode() if isinstance(name, bytes) else str(name) for piece in pieces for name in piece]
-
-
-def assign_in_order(model: keras.Model, found: list[list[np.ndarray]]) -> None:
-    """Assign layer by layer in order, as Keras does, once all shapes are found equal; more layers than needed are left.
-
-    Raises:
-        ValueError: too few layers, or one of another shape.
-    """
-    expected = layers_with_weights(model)
-    if len(found) < len(expected):
-        raise ValueError(f"expected {len(expected)} layers with weights, received {len(found)}")
-    for layer, arrays in zip(expected, found):
-        shapes, got = [tuple(v.shape) for v in _h5_order(layer)], [a.shape for a in arrays]
-        if shapes != got:
-            raise ValueError(f"layer {layer.name}: expected shapes {shapes}, received {got}")
-    for layer, arrays in zip(expected, found):
-        for variable, array in zip(_h5_order(layer), arrays):
-            variable.assign(array)
-
-
-def memory_per_film(model: keras.Model) -> dict[str, int]:
+def memory_per_film(model: "keras.Model") -> dict[str, int]:
     """Estimate the memory of a training step from the layers' output shapes.
 
     Counts each convolution's, normalisation's, activation's, pooling's, sum's and concatenation's output once, and what
@@ -305,6 +152,8 @@ def memory_per_film(model: keras.Model) -> dict[str, int]:
     Returns:
         bytes: "activations" per film; "weights", "gradients" and "optimizer" (Adam: two numbers per weight) once.
     """
+    import keras
+
     activations = 0
     for layer in model.layers:
         if isinstance(layer, keras.layers.InputLayer | keras.layers.ZeroPadding2D | keras.layers.Cropping2D):

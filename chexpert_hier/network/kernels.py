@@ -90,23 +90,30 @@ def _product(layer: keras.layers.Conv2D, inputs: Any) -> Any:
     return tf.reshape(outputs, (-1, *inputs.shape[1:-1], layer.filters))
 
 
-class Adam(keras.optimizers.Adam):
-    """Keras' Adam with TensorFlow's kernel for one array of weights; the same variables and formula."""
+def adam(learning_rate: float, **options: Any) -> keras.optimizers.Adam:
+    """Keras' Adam, with TensorFlow's kernel where it is of use.
+
+    Args:
+        learning_rate: the first.
+        options: as of keras.optimizers.Adam.
+    """
+    return (FusedAdam if used() else keras.optimizers.Adam)(learning_rate, **options)
+
+
+class FusedAdam(keras.optimizers.Adam):
+    """Keras' Adam with one kernel for an array of weights: the same variables, and the same formula (Kingma & Ba 2015,
+    end of section 2)."""
 
     def apply(self, grads: list, trainable_variables: list | None = None) -> None:
-        """Remember the step's powers of beta, once for all arrays; then Keras' own."""
-        if used():
-            import tensorflow as tf
+        """Calculate the step's powers of beta once for all arrays; then Keras' own."""
+        import tensorflow as tf
 
-            step = tf.cast(self.iterations + 1, tf.float32)
-            self._powers = tf.pow(self.beta_1, step), tf.pow(self.beta_2, step)
+        step = tf.cast(self.iterations + 1, tf.float32)
+        self._powers = tf.pow(self.beta_1, step), tf.pow(self.beta_2, step)
         super().apply(grads, trainable_variables)
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """One array's step; Keras gives TensorFlow's variable."""
-        if not used() or variable.dtype != "float32":
-            super().update_step(gradient, variable, learning_rate)
-            return
         import tensorflow as tf
 
         place = self._get_variable_index(variable)

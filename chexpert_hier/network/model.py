@@ -16,7 +16,9 @@ import numpy as np
 from .. import recipes
 from ..errors import InputError, one_of
 from ..labels import positive_of_three
-from . import backbones
+from . import kernels
+from .backbones import backbone_of
+from .weights import assign_in_order, find_weights, layer_arrays, load_weights
 
 log = logging.getLogger("chexpert_hier.network")
 _HALVES: weakref.WeakKeyDictionary[keras.Model, "Halves"] = weakref.WeakKeyDictionary()
@@ -69,7 +71,7 @@ def build_model(arch: str, labels, weights="none", image_size: int = 224, head: 
     Args:
         arch: a key of backbones.BACKBONES.
         labels: names of the outputs, in order.
-        weights: "none", "imagenet" or a file for the backbone (see backbones.load_weights). A .keras file of a model
+        weights: "none", "imagenet" or a file for the backbone (see weights.load_weights). A .keras file of a model
             with the same labels and head brings these outputs too.
         image_size: side in pixels.
         head: "dense" (pooling + Dense with sigmoid: Pham et al. 2019, section 4.3), "three-class" (softmax over
@@ -88,8 +90,8 @@ def build_model(arch: str, labels, weights="none", image_size: int = 224, head: 
     """
     labels = tuple(labels)
     one_of("head", head, recipes.HEADS)
-    file = backbones.find_weights(arch, weights)
-    row = backbones.BACKBONES[arch]
+    file = find_weights(arch, weights)
+    row = backbone_of(arch)
     if image_size < row.smallest:
         raise InputError(f"image size (--image-size) is {image_size}; {arch} takes {row.smallest} or more pixels")
     if not labels or len(set(labels)) != len(labels):
@@ -97,14 +99,14 @@ def build_model(arch: str, labels, weights="none", image_size: int = 224, head: 
     if seed is not None:
         keras.utils.set_random_seed(seed)
     backbone = row.build(image_size)
-    old = backbones.load_weights(backbone, file, arch) if file is not None else None
+    old = load_weights(backbone, file, arch) if file is not None else None
     model = keras.Model(backbone.input, _head(backbone.output, labels, head), name=arch)
     if batchnorm_momentum is not None:
         for layer in _batch_normalisations(model):
             layer.momentum = batchnorm_momentum
     if old is not None:
         _take_over_head(model, old, file)
-    return model
+    return kernels.fuse(model)
 
 
 def _head(maps, labels: tuple[str, ...], head: str):
@@ -130,7 +132,7 @@ def _take_over_head(model: keras.Model, old: keras.Model, file: Path) -> None:
         log.info("%s: only its backbone is used; its outputs are %s", file, found[0] if found else "not findings")
         return
     try:
-        backbones.assign_in_order(model, backbones.layer_arrays(old))
+        assign_in_order(model, layer_arrays(old))
         log.info("%s: same labels, its outputs are taken over too", file)
     except ValueError:
         log.info("%s: same labels but another head, only its backbone is used", file)
@@ -151,7 +153,7 @@ def load_model(path: str | os.PathLike) -> keras.Model:
         reason = " ".join(str(error).split())[:300]
         raise InputError(f"{path}: cannot be loaded as a Keras model ({reason})") from error
     head_layer(model)
-    return model
+    return kernels.fuse(model)
 
 
 def head_layer(model: keras.Model) -> Findings:

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 
+from ..network import kernels
 from ..network.losses import MaskedLoss
 from ..recipes import Recipe, Stage
 from .callbacks import LearningRateDrop, plateau_rate
@@ -30,6 +31,8 @@ def compile_for(network: keras.Model, recipe: Recipe, stage: Stage, loss: Masked
         return
     network.compile(optimizer=_optimizer(recipe, stage, pieces), jit_compile=_jit(),
                     loss=PieceLoss(loss, cells, pieces.count) if pieces.count > 1 else loss)
+    # Its variables made within the first step would have TensorFlow trace that step twice.
+    network.optimizer.build(network.trainable_variables)
 
 
 def _compiled_already(network: keras.Model, recipe: Recipe, stage: Stage, loss: MaskedLoss) -> bool:
@@ -40,16 +43,14 @@ def _compiled_already(network: keras.Model, recipe: Recipe, stage: Stage, loss: 
 
 
 def _optimizer(recipe: Recipe, stage: Stage, pieces: Pieces) -> keras.optimizers.Optimizer:
-    adam = keras.optimizers.Adam(stage.learning_rate, beta_1=0.9, beta_2=0.999, epsilon=stage.epsilon,
-                                 gradient_accumulation_steps=pieces.count if pieces.count > 1 else None)
+    adam = kernels.adam(stage.learning_rate, beta_1=0.9, beta_2=0.999, epsilon=stage.epsilon,
+                        gradient_accumulation_steps=pieces.count if pieces.count > 1 else None)
     return keras.optimizers.LossScaleOptimizer(adam) if recipe.precision == "mixed_float16" else adam
 
 
 def _jit() -> str | bool:
     # XLA takes minutes to compile a DenseNet-121 for TensorFlow on the CPU; elsewhere Keras' own choice is good.
-    if keras.backend.backend() == "tensorflow" and not keras.distribution.list_devices("gpu"):
-        return False
-    return "auto"
+    return False if kernels.used() else "auto"
 
 
 def schedule(stage: Stage, valid_losses: list[float]) -> LearningRateDrop:

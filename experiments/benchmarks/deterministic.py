@@ -30,14 +30,15 @@ def train(args: argparse.Namespace) -> None:
         import tensorflow as tf
 
         tf.config.experimental.enable_op_determinism()
-    from chexpert_hier.network import losses, model
+    from chexpert_hier.network import kernels, losses, model
     from chexpert_hier.training.targets import epoch_order
 
     random, clock = np.random.default_rng(0), CLOCKS[args.clock]
     targets = random.choice(np.array([1, 0], np.float32), (args.films, len(CHEXPERT_LABELS)))
     crops = batches.CropSource(random.integers(0, 256, (args.films, 224, 224), dtype=np.uint8))
     network = model.build_model(args.arch, CHEXPERT_LABELS, "none", args.image_size, seed=0)
-    network.compile(keras.optimizers.Adam(1e-3), losses.BCE(), jit_compile=False)
+    network.compile(kernels.adam(1e-3), losses.BCE(), jit_compile=False)
+    network.optimizer.build(network.trainable_variables)
     for epoch in range(2):
         rows = epoch_order(args.films, 0, 0, epoch)
         began = clock()

@@ -9,8 +9,9 @@ import keras
 import numpy as np
 import pytest
 
+from chexpert_hier import recipes, run, settings
 from chexpert_hier.errors import InputError
-from chexpert_hier.network import backbones
+from chexpert_hier.network import backbones, weights
 from chexpert_hier.network.backbones import BACKBONES
 from chexpert_hier.network.model import build_model
 
@@ -96,10 +97,10 @@ def test_a_download_appears_whole(keras_home, monkeypatch):
         return path
 
     monkeypatch.setattr(keras.utils, "get_file", fetch)
-    assert backbones.find_weights("tiny", "imagenet") == file.path
+    assert weights.find_weights("tiny", "imagenet") == file.path
     assert seen == [(file.url, file.md5, False)]
     assert [p.name for p in (keras_home / "models").iterdir()] == ["w.h5"] and file.path.read_bytes() == content
-    backbones.find_weights("tiny", "imagenet")
+    weights.find_weights("tiny", "imagenet")
     assert len(seen) == 1  # found the second time
 
 
@@ -135,7 +136,7 @@ def test_backbone_weights_from_keras_files(tmp_path, kind, whole):
     else:
         source.save(path)
     backbone = BACKBONES["tiny"].build(32)
-    backbones.load_weights(backbone, path, "tiny")
+    weights.load_weights(backbone, path, "tiny")
     for ours, theirs in zip(weights_of(backbone), weights_of(source)):
         np.testing.assert_array_equal(ours, theirs)
 
@@ -151,7 +152,7 @@ def test_older_whole_models_in_h5_are_read(tmp_path):
             flat.copy(name, group)
     source.load_weights(tmp_path / "flat.h5")
     backbone = BACKBONES["tiny"].build(32)
-    backbones.load_weights(backbone, tmp_path / "whole.h5", "tiny")
+    weights.load_weights(backbone, tmp_path / "whole.h5", "tiny")
     for ours, theirs in zip(weights_of(backbone), weights_of(source)):
         np.testing.assert_array_equal(ours, theirs)
 
@@ -168,7 +169,7 @@ def test_files_that_do_not_fit_are_told(tmp_path):
     (tmp_path / "text.ckpt").write_text("")
     for path in sorted(tmp_path.iterdir()):
         with pytest.raises(InputError) as told:
-            backbones.load_weights(backbone, path, "tiny")
+            weights.load_weights(backbone, path, "tiny")
         assert path.name in str(told.value) and "\n" not in str(told.value)
     for old, new in zip(before, weights_of(backbone)):
         np.testing.assert_array_equal(old, new)
@@ -184,10 +185,58 @@ def test_memory_of_tiny_by_hand():
         "optimizer": 8 * trained}
 
 
-@pytest.mark.parametrize("name, smallest", [(row.name, row.smallest) for row in BACKBONES.values()
-                                            if row.name in ("tiny", "densenet121", "xception")])
-def test_the_smallest_size_can_be_built(name, smallest):
-    assert BACKBONES[name].build(smallest).output.shape[-1] == {"tiny": 128, "densenet121": 1024}.get(name, 2048)
+QUICK = ("tiny", "densenet121", "xception")  # the others take half a minute to build
+
+
+def every_row(*quick: str):
+    return pytest.mark.parametrize("name", [
+        pytest.param(name, marks=() if name in quick else pytest.mark.slow) for name in BACKBONES])
+
+
+@every_row(*QUICK)
+def test_a_row_is_all_that_a_network_needs(name):
+    """Built at its smallest size: maps of at least one cell, a model on them that answers, nothing smaller."""
+    row = BACKBONES[name]
+    assert row.name == name and row.native in ("torch", "tf") and row.smallest <= row.image_size
+    backbone = row.build(row.smallest)
+    assert backbone.input.shape[1:] == (row.smallest, row.smallest, 3) and len(backbone.output.shape) == 4
+    assert min(backbone.output.shape[1:]) >= 1 and backbones.memory_per_film(backbone)["activations"] > 0
+    network = build_model(name, ("Edema", "Fracture"), image_size=row.smallest, seed=0)
+    p = keras.ops.convert_to_numpy(network(np.zeros((1, row.smallest, row.smallest, 3), "float32")))
+    assert p.shape == (1, 2) and (0 < p).all() and (p < 1).all()
+    with pytest.raises(InputError, match=f"{name} takes {row.smallest} or more"):
+        build_model(name, ("Edema",), image_size=row.smallest - 1)
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_every_row_is_named_in_the_commands_help_and_taken_by_it(name):
+    assert name in run.parser().format_help()
+    assert settings.settings_of(run.parser().parse_args(["--arch", name])).recipe.arch == name
+
+
+def test_the_six_of_the_paper_are_rows():
+    assert set(recipes.SIX) == set(BACKBONES) - {"tiny"}
+
+
+def test_a_new_row_is_picked_up(monkeypatch, keras_home):
+    new = dataclasses.replace(BACKBONES["tiny"], name="new", smallest=48)
+    monkeypatch.setattr(backbones, "BACKBONES", {**BACKBONES, "new": new})
+    assert "new" in run.parser().format_help().split("backbone:")[1].split("--policy")[0]
+    assert settings.settings_of(run.parser().parse_args(["--arch", "new"])).recipe.arch == "new"
+    assert build_model("new", ("Edema",), image_size=48, seed=0).name == "new"
+    with pytest.raises(InputError, match="new takes 48"):
+        build_model("new", ("Edema",), image_size=32)
+    with pytest.raises(InputError, match="new has no ImageNet weights"):
+        build_model("new", ("Edema",), "imagenet")
+
+
+@pytest.mark.parametrize("ask", [
+    lambda: build_model("resnet50", ("Edema",)), lambda: weights.find_weights("resnet50", "none"),
+    lambda: backbones.backbone_of("resnet50"), lambda: weights.load_weights(None, "x.pt", "resnet50"),
+    lambda: settings.settings_of(run.parser().parse_args(["--arch", "resnet50"]))])
+def test_an_unknown_network_is_told_with_those_there_are(ask):
+    with pytest.raises(InputError, match=r"resnet50.*expected one of: densenet121, .*tiny"):
+        ask()
 
 
 @pytest.mark.slow

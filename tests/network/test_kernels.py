@@ -143,7 +143,7 @@ def trained(arch: str, size: int, fused: bool, steps: int, pieces: int | None = 
     x = keras.layers.GlobalAveragePooling2D(dtype="float32")(backbone.output)
     x = keras.layers.Dense(14, activation="sigmoid", dtype="float32")(x)
     network = keras.Model(backbone.input, x)
-    optimizer = (kernels.Adam if fused else keras.optimizers.Adam)(1e-3, gradient_accumulation_steps=pieces)
+    optimizer = (kernels.adam if fused else keras.optimizers.Adam)(1e-3, gradient_accumulation_steps=pieces)
     if fused:
         kernels.fuse(network)
     network.compile(optimizer, losses.BCE(), jit_compile=False)
@@ -168,7 +168,7 @@ def test_adam_is_keras_own(pieces):
 
 def test_adam_by_hand():
     weight = keras.Variable(np.array([1.0, -2.0], np.float32))
-    adam = kernels.Adam(0.1, beta_1=0.9, beta_2=0.999, epsilon=1e-7)
+    adam = kernels.adam(0.1, beta_1=0.9, beta_2=0.999, epsilon=1e-7)
     adam.build([weight])
     adam.apply([tf.constant([0.5, -4.0])])  # the first step is rate * sign of the gradient
     np.testing.assert_allclose(weight, [0.9, -1.9], rtol=1e-5)
@@ -181,7 +181,7 @@ def test_adam_by_hand():
 @pytest.mark.parametrize("policy", ["mixed_float16"], indirect=True)
 def test_adam_under_loss_scaling_skips_a_step_that_overflows(policy):
     weight = keras.Variable(np.ones(2, np.float32))
-    scaled = keras.optimizers.LossScaleOptimizer(kernels.Adam(0.1), initial_scale=4.0)
+    scaled = keras.optimizers.LossScaleOptimizer(kernels.adam(0.1), initial_scale=4.0)
     scaled.build([weight])
     scaled.apply([tf.constant([np.inf, 1.0])])
     np.testing.assert_array_equal(weight, [1, 1])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from chexpert_hier.errors import InputError
-from chexpert_hier.network import backbones, torch_weights
+from chexpert_hier.network import backbones, torch_weights, weights
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 SIZE = 64
@@ -120,7 +120,7 @@ def write_safetensors(path, state, dtype="F32"):
 
 def test_every_layer_with_weights_has_its_partner(backbone):
     layers = [layer for layer, _, _ in torch_weights._pairs()]
-    assert sorted(layers) == sorted(layer.name for layer in backbones.layers_with_weights(backbone))
+    assert sorted(layers) == sorted(layer.name for layer in weights.layers_with_weights(backbone))
 
 
 @pytest.mark.parametrize("kind", ["pt", "safetensors"])
@@ -130,7 +130,7 @@ def test_maps_are_pytorchs_block_by_block(network, cleared, tmp_path, kind):
         torch.save(network.state_dict(), path)
     else:
         write_safetensors(path, network.state_dict())
-    backbones.load_weights(cleared, path, "densenet121")
+    weights.load_weights(cleared, path, "densenet121")
     assert_same(network, cleared, films())
 
 
@@ -198,11 +198,11 @@ def test_files_of_something_else_are_told_and_change_nothing(network, cleared, t
                        "damaged.safetensors": "cut short", "short.safetensors": "cut short",
                        "outside.safetensors": "outside the file"}.items():
         with pytest.raises(InputError, match=told):
-            backbones.load_weights(cleared, tmp_path / name, "densenet121")
+            weights.load_weights(cleared, tmp_path / name, "densenet121")
     for old, new in zip(before, cleared.get_weights()):
         np.testing.assert_array_equal(old, new)
 
 
 def test_other_architectures_take_no_pytorch_weights(tmp_path):
     with pytest.raises(InputError, match="densenet121 only"):
-        backbones.load_weights(None, tmp_path / "x.pt", "densenet169")
+        weights.load_weights(None, tmp_path / "x.pt", "densenet169")

@@ -1,0 +1,138 @@
+"""What `run` runs: its flags, joined with what a run that is resumed or repeated was started with."""
+
+import argparse
+import dataclasses
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from . import hierarchy, recipes
+from .datasets import joint
+from .errors import InputError
+from .network.backbones import backbone_of
+from .run_folder import data_folders, read_facts
+
+# Flags that are fields of the recipe; left out, the recipe's own value stands.
+FIELDS = ("arch", "policy", "weights", "image_size", "seed", "blank", "ct_rows", "normalise", "precision", "views",
+          "reader", "resize", "split", "micro_batch")
+
+# Flags that are no part of the recipe; a resumed or repeated run takes them over.
+OPTIONS = ("cache", "skip_bad", "deterministic", "selftrained", "checkpoint_every")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is run, from the flags or from the run that is resumed or repeated.
+
+    Attributes:
+        recipe: every number of the training.
+        data: the data sets' folders; None for the synthetic films.
+        limit: about so many training films; None for all.
+        labels: instead of the recipe's outputs.
+        tree: the name of a known tree, or {child: [parents]}.
+        fingerprint: that the tables must have; None where they may be any.
+        cache: folder of prepared crops, "auto" to prepare them beside the run, None to decode films in every epoch.
+        skip_bad: leave out films that cannot be read.
+        deterministic: the same numbers bit for bit.
+        selftrained: predictions of the training films, for policies that read them.
+        checkpoint_every: batches between two checkpoints within an epoch; 0 for none.
+    """
+
+    recipe: recipes.Recipe
+    data: list[Path] | None
+    limit: int | None
+    labels: list[str] | None
+    tree: str | dict[str, list[str]]
+    fingerprint: str | None = None
+    cache: str | None = None
+    skip_bad: bool = False
+    deterministic: bool = False
+    selftrained: Path | None = None
+    checkpoint_every: int = 0
+
+
+def settings_of(args: argparse.Namespace) -> Settings:
+    """What is run: what the flags ask for, and what a run that is resumed or repeated was started with.
+
+    Raises:
+        InputError: a flag is wrong, or asks for another run than the one that is resumed.
+    """
+    stored, asked = _stored(args), _asked(args)
+    if stored is None:
+        return asked
+    own = Settings(recipes.from_json(stored["recipe"]), data_folders(stored), stored["limit"], stored["labels"],
+                   stored["tree"], **{name: getattr(asked, name) or _option(stored, name) for name in OPTIONS})
+    if args.like:
+        asked = _asked(args, own.recipe if args.recipe is None else None)
+        given = [name for name in ("limit", "labels", "tree") if getattr(args, name) is not None]
+        own = replace(own, recipe=asked.recipe, **{name: getattr(asked, name) for name in given})
+    elif _flags_given(args):
+        _same(own, asked, args.out)
+    # Other films are no repetition, and nothing to go on with; --like with --data asks for other films.
+    fingerprint = None if args.like and args.data else stored["data"]["fingerprint"]
+    return replace(own, data=args.data or own.data, fingerprint=fingerprint)
+
+
+def _stored(args: argparse.Namespace) -> dict[str, Any] | None:
+    """What the run that is repeated or gone on with says of itself; None where this one is new."""
+    if args.like:
+        return read_facts(args.like)
+    if not args.resume:
+        return None
+    if not args.out:
+        raise InputError("--resume needs --out, the folder of the run to go on with")
+    return read_facts(args.out) if (args.out / "recipe.json").exists() else None
+
+
+def _option(stored: dict[str, Any], name: str) -> Any:
+    value = stored.get("options", {}).get(name)
+    if not value:
+        return getattr(Settings, name)
+    return Path(value) if name == "selftrained" else value
+
+
+def _asked(args: argparse.Namespace, base: recipes.Recipe | None = None) -> Settings:
+    """What the flags alone ask for, as changes of `base` or of the recipe they name."""
+    recipe = base or recipes.named(args.recipe or ("pham2019" if args.data else "phantom"))
+    whole = [f"stages.{name}={value}" for name, value in (("epochs", args.epochs), ("batch_size", args.batch_size))
+             if value is not None]
+    recipe = recipes.change(recipe, *whole, *args.set, **{name: getattr(args, name) for name in FIELDS})
+    if args.checkpoint_every < 0:
+        raise InputError(f"--checkpoint-every is {args.checkpoint_every}; expected 1 or more batches")
+    if args.limit is not None and args.limit < 1:
+        raise InputError(f"--limit is {args.limit}; expected 1 or more")
+    backbone_of(recipe.arch)
+    joint.readers_of(recipe.reader, len(args.data) if args.data else None)
+    names = [name.strip() for name in args.labels.split(",")] if args.labels else None
+    return Settings(recipe, args.data, args.limit, names, _tree(args, recipe),
+                    **{name: getattr(args, name) for name in OPTIONS})
+
+
+def _tree(args: argparse.Namespace, recipe: recipes.Recipe) -> str | dict[str, list[str]]:
+    """What goes into recipe.json: the name of a known tree, or {child: [parents]} from the user's file."""
+    if not args.tree:
+        return "flat" if set(recipe.reader.split(joint.BETWEEN)) == {"csv"} else recipe.tree
+    if args.tree in hierarchy.TREES or args.tree == "flat":
+        return args.tree
+    try:
+        return json.loads(Path(args.tree).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"--tree {args.tree}: expected a JSON file {{child: [parents]}}, or one of: flat, "
+                         f"{', '.join(hierarchy.TREES)} ({error})") from error
+
+
+def _flags_given(args: argparse.Namespace) -> bool:
+    given = ("recipe", "epochs", "batch_size", "limit", "labels", "tree", *FIELDS)
+    return bool(args.set) or any(getattr(args, name) is not None for name in given)
+
+
+def _same(own: Settings, asked: Settings, out: Path) -> None:
+    names = [field.name for field in dataclasses.fields(own.recipe)
+             if field.name != "train_file" or asked.data]  # the synthetic films decide on theirs
+    for name, stored, wanted in (*((name, getattr(own.recipe, name), getattr(asked.recipe, name)) for name in names),
+                                 *((name, getattr(own, name), getattr(asked, name))
+                                   for name in ("limit", "labels", "tree"))):
+        if stored != wanted:
+            raise InputError(f"{out}: was started with {name} = {stored!r}, now {wanted!r} is asked for; a run is "
+                             "resumed with its own recipe. Leave the flag out, or choose another --out")
