@@ -225,8 +225,11 @@ def _stored(head: Any, whole: bool = True) -> np.ndarray:
         first = get_decoder(syntax).available_plugins[0] if whole and syntax.is_encapsulated else ""
         pixels = pixel_array(head, decoding_plugin=first)
     except Exception:  # as many kinds as there are decoders
-        raise DamagedError(f"damaged or cut off: its pixels ({syntax.name}) cannot be decoded; copy the file "
-                           "again") from None
+        found = None if whole or syntax not in JPEGS else _broken_jpeg(head)
+        if found is None:
+            raise DamagedError(f"damaged or cut off: its pixels ({syntax.name}) cannot be decoded; copy the file "
+                               "again") from None
+        pixels = found
     if pixels.shape[:2] != (head.Rows, head.Columns):
         raise FilmError(f"damaged: has {pixels.shape[1]}x{pixels.shape[0]} pixels, its header says "
                         f"{head.Columns}x{head.Rows}")
@@ -241,6 +244,18 @@ def _check_jpeg(head: Any) -> None:
     header = read_header(data.rstrip(b"\0"))
     if header.bits == 8:  # 12 bits need another decoder
         decode_jpeg(data, header, whole=True)
+
+
+def _broken_jpeg(head: Any) -> np.ndarray | None:
+    """What can be had of a grey 8-bit JPEG that pydicom's decoder refuses, uint8 (h, w); None of another kind."""
+    from pydicom.encaps import get_frame
+
+    data = get_frame(head.PixelData, 0, number_of_frames=1).rstrip(b"\0")
+    try:
+        header = read_header(data)
+        return decode_jpeg(data, header, whole=False) if (header.bits, header.channels) == (8, 1) else None
+    except FilmError:
+        return None
 
 
 def _unpacked(pixels: np.ndarray, head: Any) -> np.ndarray:

@@ -148,7 +148,7 @@ def opened(monkeypatch, tmp_path):
     model = build_model("tiny", LABELS, image_size=48, seed=1)
     member = members.Member(tmp_path, recipe, LABELS, hierarchy.flat(LABELS),
                             {"Frontal": Cropper("centre", None, 64, 48)},
-                            normalisation.Normalisation((0.5,) * 3, (0.25,) * 3), model)
+                            normalisation.Normalisation((0.5,) * 3, (0.25,) * 3), model, tmp_path / "model.keras")
     monkeypatch.setattr(members, "open_run", lambda run: member)
     rng = np.random.default_rng(0)
     for name, shape in {"a/one.png": (90, 70), "a/two.png": (50, 120), "b/one.png": (64, 64)}.items():
