@@ -157,8 +157,7 @@ def _with_data(settings: Settings) -> Settings:
     if settings.data is not None:
         return settings
     log.info("no --data: synthetic films are used; nothing here is a real patient")
-    films, recipe = _phantom_for(settings.recipe)
-    return replace(settings, data=[films], recipe=recipe)
+    return replace(settings, data=[_phantom_for(settings.recipe)])
 
 
 def _dataset(settings: Settings, out: Path) -> Dataset:
@@ -185,9 +184,9 @@ def _dataset(settings: Settings, out: Path) -> Dataset:
     return dataset
 
 
-def _phantom_for(recipe: recipes.Recipe) -> tuple[Path, recipes.Recipe]:
-    """The folder of the synthetic films that a recipe can be tried on, and the recipe for them: with laterals where it
-    reads them; their truth stands for labels of another table than train.csv.
+def _phantom_for(recipe: recipes.Recipe) -> Path:
+    """The folder of the synthetic films that a recipe can be tried on: with laterals where it reads them, with test
+    patients where it is judged on them.
 
     Raises:
         InputError: the recipe reads another layout.
@@ -197,11 +196,10 @@ def _phantom_for(recipe: recipes.Recipe) -> tuple[Path, recipes.Recipe]:
     if recipe.reader != "chexpert":
         raise InputError(f"--recipe {recipe.name} reads the layout {recipe.reader!r}, and the synthetic films have "
                          "CheXpert's; give --data DIR, or --reader chexpert to try it on them")
-    both = recipe.views != "frontal" or recipe.fair_frontal
-    folder = making.default_folder("phantom-both-views" if both else "phantom")
-    films = making.ensure(folder, **{**PHANTOM_FILMS, "laterals": both})
-    table = recipe.train_file if (films / recipe.train_file).is_file() else "train_truth.csv"
-    return films, replace(recipe, train_file=table)
+    both, test = recipe.views != "frontal" or recipe.fair_frontal, recipe.judged == "test"
+    folder = making.default_folder("-".join(["phantom", *["both-views"] * both, *["test"] * test]))
+    tests = PHANTOM_FILMS["valid_patients"] if test else 0
+    return making.ensure(folder, **{**PHANTOM_FILMS, "laterals": both, "test_patients": tests})
 
 
 def _judged(recipe: recipes.Recipe, source: "Source") -> "Films":

@@ -128,8 +128,7 @@ def _flags_given(args: argparse.Namespace) -> bool:
 
 
 def _same(own: Settings, asked: Settings, out: Path) -> None:
-    names = [field.name for field in dataclasses.fields(own.recipe)
-             if field.name != "train_file" or asked.data]  # the synthetic films decide on theirs
+    names = [field.name for field in dataclasses.fields(own.recipe)]
     for name, stored, wanted in (*((name, getattr(own.recipe, name), getattr(asked.recipe, name)) for name in names),
                                  *((name, getattr(own, name), getattr(asked, name))
                                    for name in ("limit", "labels", "tree"))):

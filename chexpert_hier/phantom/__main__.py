@@ -16,9 +16,11 @@ def parser() -> argparse.ArgumentParser:
     words = argparse.ArgumentParser("python -m chexpert_hier.phantom", description="Draw a synthetic CheXpert: films, "
                                     "report labels, clean truth and finding masks. No real patient is shown.")
     words.add_argument("--out", required=True, metavar="DIR", help="the folder to make")
-    words.add_argument("--patients", type=int, default=SETTINGS["patients"], help="training patients (%(default)s)")
+    words.add_argument("--patients", type=int, default=SETTINGS["patients"], help="training patients (%(default)s), "
+                       "with several films each; those for validation and test come on top")
     words.add_argument("--valid-patients", type=int, default=SETTINGS["valid_patients"],
                        help="validation patients, one study each (%(default)s)")
+    words.add_argument("--test-patients", type=int, help="test patients, one study each (as many as for validation)")
     words.add_argument("--seed", type=int, default=SETTINGS["seed"], help="same seed, same bytes (%(default)s)")
     words.add_argument("--report-noise", type=float, default=SETTINGS["report_noise"],
                        help="how wrong and how vague the training reports are: 1 as CheXpert, 0 clean (%(default)s)")
@@ -34,14 +36,22 @@ def main(argv: list[str] | None = None) -> int:
     given = parser().parse_args(argv)
     if read_marker(given.out):
         raise InputError(f"{given.out}: a phantom is there already; remove it or choose another --out")
+    test = given.valid_patients if given.test_patients is None else given.test_patients
+    print(f"drawing {_listed(given.patients, given.valid_patients, test)} patients", flush=True)
     start = time.monotonic()
     out = make(given.out, given.patients, given.seed, given.valid_patients, given.report_noise,
-               not given.no_laterals, given.most_studies, given.processes)
+               not given.no_laterals, given.most_studies, test, given.processes)
     films = read_marker(out)["films"]
     seconds = time.monotonic() - start
-    print(f"{out}: {films['train']} training and {films['valid']} validation films, synthetic (no real patient), "
+    print(f"{out}: {_listed(*films.values())} films, synthetic (no real patient), "
           f"{sum(films.values()) / seconds:.0f} films a second")
     return 0
+
+
+def _listed(*numbers: int) -> str:
+    """1,200 training, 300 validation and 300 test, of these that there are."""
+    words = [f"{number:,} {name}" for number, name in zip(numbers, ("training", "validation", "test")) if number]
+    return " and ".join([", ".join(words[:-1])] * (len(words) > 1) + words[-1:])
 
 
 if __name__ == "__main__":

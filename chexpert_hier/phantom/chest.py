@@ -23,6 +23,9 @@ class Chest:
         self.pull = 0.25 * (loss.get(1, 0.0) - loss.get(-1, 0.0))  # volume loss draws the heart to its side
         ratio = signs.get("Cardiomegaly", {}).get("ratio", anatomy.heart_ratio)
         self.ratio = ratio * (rng.uniform(1.0, 1.05) if projection == "AP" else 1.0) - 0.15 * self.breath
+        away = rng.uniform(-0.08, 0.12) if projection == "AP" else rng.uniform(0.02, 0.25)  # elbows from the trunk
+        self.arms = {side: curve(np.array([(1.0, -0.58), (1.1 + 0.3 * away, -0.3), (1.17 + away, 0.1),
+                                           (1.22 + 3 * away, 1.6)]) * (side, 1), per_point=3) for side in (-1, 1)}
         self.outlines = {side: self._lung_outline(side) for side in (-1, 1)}
         self.lungs = {side: film.area(self.outlines[side], 0.012) for side in (-1, 1)}
         self.lung = np.maximum(self.lungs[-1], self.lungs[1])

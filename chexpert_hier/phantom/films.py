@@ -108,14 +108,16 @@ class Film:
         noise = (rng or self.noise).standard_normal(cells, dtype=np.float32)
         return cv2.resize(noise, self.half[::-1], interpolation=cv2.INTER_CUBIC)
 
+    def cloud(self, grain: float) -> np.ndarray:
+        """Random field as `texture` from `noise`, but of three sizes of feature at once, as tissue has them."""
+        return 0.75 * self.texture(2 * grain) + 0.55 * self.texture(grain) + 0.3 * self.texture(grain / 2)
+
     def blob(self, centre: tuple[float, float], radius: float, aspect: float = 1.0, degrees: float = 0.0) -> np.ndarray:
         """Elliptic distance from `centre`, float32 (half resolution): 0 in the middle, 1 on the ellipse."""
         turn = np.deg2rad(degrees)
         axes = np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]]) / radius
         axes[1] /= aspect
-        start = axes @ centre
-        along, across = (np.float32(a) * self.x + (np.float32(b) * self.y - np.float32(c))
-                         for (a, b), c in zip(axes, start))
+        along, across = (cv2.addWeighted(self.x, a, self.y, b, -c) for (a, b), c in zip(axes, axes @ centre))
         return cv2.magnitude(along, across)
 
     def mark(self, name: str, where: np.ndarray) -> None:
@@ -141,13 +143,13 @@ class Film:
             body: bool (half resolution), where the patient is; only there the histogram is taken.
         """
         rng = self.rng
-        density = self.full(self.soft) + self.sharp
+        density = cv2.add(self.full(self.soft), self.sharp)
         grain = rng.integers(0, 256, density.shape, np.uint8)  # uniform; the blur makes it bell-shaped
-        density += grain * np.float32(rng.uniform(0.02, 0.10) / 255)
+        density = cv2.scaleAdd(grain.astype(np.float32), rng.uniform(0.02, 0.10) / 255, density)
         density = cv2.GaussianBlur(density, (5, 5), rng.uniform(0.5, 0.9))
-        levels = np.clip(density * 512, 0, 1023).astype(np.uint16)
+        levels = cv2.min(cv2.max(cv2.multiply(density, 512), 0), 1023).astype(np.int64)  # what `take` wants
         table = self._tone(np.bincount(levels[::2, ::2][body[: (self.height + 1) // 2]], minlength=1024))
-        return table[levels]
+        return table.take(levels)
 
     def _tone(self, counts: np.ndarray) -> np.ndarray:
         """Lookup table uint8 (1024,) from density level to grey value."""
@@ -216,15 +218,11 @@ _COMMENT = b"\xff\xfe" + (len(_TEXT) + 2).to_bytes(2, "big") + _TEXT  # a JPEG c
 def curve(points: np.ndarray, closed: bool = False, per_point: int = 6) -> np.ndarray:
     """A smooth (Catmull-Rom) curve through points (n, 2), `per_point` places for each."""
     points = np.asarray(points, dtype=float)
-    before = np.roll(points, 1, 0) if closed else np.vstack([2 * points[0] - points[1], points])
     if closed:
-        p0, p1, p2, p3 = before, points, np.roll(points, -1, 0), np.roll(points, -2, 0)
+        points, last = np.vstack([points[-1:], points, points[:2]]), points[:0]
     else:
-        ends = np.vstack([before, 2 * points[-1] - points[-2]])
-        p0, p1, p2, p3 = ends[:-3], ends[1:-2], ends[2:-1], ends[3:]
-    t = (np.arange(per_point) / per_point)[None, :, None]
-    p0, p1, p2, p3 = (p[:, None] for p in (p0, p1, p2, p3))
-    smooth = 0.5 * (2 * p1 + (p2 - p0) * t + (2 * p0 - 5 * p1 + 4 * p2 - p3) * t**2
-                    + (3 * p1 - p0 - 3 * p2 + p3) * t**3)
-    smooth = smooth.reshape(-1, 2)
-    return smooth if closed else np.vstack([smooth, points[-1]])
+        points, last = np.vstack([2 * points[0] - points[1], points, 2 * points[-1] - points[-2]]), points[-1:]
+    t = np.arange(per_point) / per_point
+    weights = 0.5 * np.stack([2 * t**2 - t - t**3, 2 - 5 * t**2 + 3 * t**3, t + 4 * t**2 - 3 * t**3, t**3 - t**2], 1)
+    around = np.stack([points[:-3], points[1:-2], points[2:-1], points[3:]], axis=1)  # two on either side
+    return np.vstack([(weights @ around).reshape(-1, 2), last])

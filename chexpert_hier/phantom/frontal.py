@@ -30,7 +30,8 @@ def render_frontal(rng: np.random.Generator, anatomy: Anatomy, signs: dict[str, 
     film = Film(rng, draw_size(rng, lateral=False), rng.uniform(0.92, 1.32), rng.normal(0, 3.2),
                 (rng.normal(0, 0.08), rng.normal(0.08, 0.08)))
     chest = Chest(film, anatomy, signs, projection)
-    body = _body(chest)
+    trunk = _trunk(chest)
+    body = np.maximum(trunk, _arms(chest))
     heart, mediastinum = _heart(chest), _mediastinum(chest)
     air = _air(chest, heart)
     opacity, fluid = filled(chest)
@@ -38,7 +39,7 @@ def render_frontal(rng: np.random.Generator, anatomy: Anatomy, signs: dict[str, 
     collapse = _pneumothorax(chest, air)
     film.soft += body * (1 - np.float32(0.8) * air)
     film.soft += 0.05 * heart + 0.09 * mediastinum + _midline_structures(chest) + _soft_shadows(chest, body)
-    film.soft += body * np.clip((film.y - np.float32(min(chest.domes.values()))) * 0.8, 0, 0.2)  # the abdomen
+    film.soft += trunk * np.clip((film.y - np.float32(min(chest.domes.values()))) * 0.8, 0, 0.2)  # the abdomen
     air_full = film.full(np.clip(air, 0, 1))
     _bones(chest, air_full)
     _vessels(chest, air_full, collapse)
@@ -50,17 +51,27 @@ def render_frontal(rng: np.random.Generator, anatomy: Anatomy, signs: dict[str, 
     return film.exposed(body > 0.15), film.marks
 
 
-def _body(chest: Chest) -> np.ndarray:
-    """Soft tissue of neck, shoulders, arms and trunk, 0 in the air around."""
+def _trunk(chest: Chest) -> np.ndarray:
+    """Soft tissue of neck, shoulders and trunk, 0 in the air around."""
     film, anatomy = chest.film, chest.anatomy
     trunk = chest.width + anatomy.wall
-    heights = [-1.5, -1.05, -0.93, -0.84, -0.74, -0.55, -0.3, 0.0, 0.5, 1.6]
-    shoulder = 1.15 + 0.15 * anatomy.stoutness
-    widths = [0.26, 0.28, 0.42, 0.72, 0.98, shoulder, trunk + 0.1, trunk, trunk, trunk + 0.06]
-    half_width = np.interp(film.y, heights, widths).astype(np.float32)
+    heights = [-1.5, -1.1, -0.95, -0.86, -0.78, -0.66, -0.45, -0.25, 0.0, 0.5, 1.6]
+    shoulder = 1.08 + 0.12 * anatomy.stoutness
+    widths = [0.27, 0.28, 0.38, 0.6, 0.86, shoulder, shoulder - 0.02, trunk + 0.07, trunk, trunk, trunk + 0.06]
+    outline = curve(np.stack([widths, heights], axis=1))
+    half_width = np.interp(film.y, outline[:, 1], outline[:, 0]).astype(np.float32)
     inside = np.clip(1 - (film.x / half_width) ** 2, 0, 1)
     thick = np.sqrt(inside) * 0.45 + 0.55 * np.clip(inside * 12, 0, 1)
     return thick * np.float32(0.9 + 0.15 * anatomy.stoutness)
+
+
+def _arms(chest: Chest) -> np.ndarray:
+    """Soft tissue of the upper arms, which hang beside the trunk."""
+    film = chest.film
+    arms = film.canvas(half=True)
+    for course in chest.arms.values():
+        film.stroke(arms, course, 0.3 + 0.1 * chest.anatomy.stoutness)
+    return np.clip(film.blurred(arms.astype(np.float32), 0.03) * np.float32(1.5 / 255) - np.float32(0.4), 0, 0.8)
 
 
 def _heart(chest: Chest) -> np.ndarray:
@@ -143,15 +154,15 @@ def _midline_structures(chest: Chest) -> np.ndarray:
     film, rng = chest.film, chest.film.rng
     tracheal = film.canvas(half=True)
     shift = chest.turn + 0.5 * chest.pull
-    film.stroke(tracheal, curve([(shift * 0.5, -1.3), (shift, -0.7), (shift + 0.01, -0.27)]), 0.085)
+    film.stroke(tracheal, curve([(shift * 0.5, -1.3), (shift, -0.7), (shift + 0.01, -0.27)]), 0.1)
     for side, drop in ((-1, 0.12), (1, 0.08)):
-        film.stroke(tracheal, np.array([(shift, -0.29), (shift + side * 0.16, -0.29 + drop)]), 0.05)
+        film.stroke(tracheal, np.array([(shift, -0.29), (shift + side * 0.15, -0.29 + drop)]), 0.045, 140)
     dark = film.blurred(tracheal.astype(np.float32) / 255, 0.012)
     spine = np.clip((0.085 - np.abs(film.x - chest.midline)) / 0.02 + 0.5, 0, 1)
     discs = 0.75 + 0.25 * np.cos(film.y * np.float32(2 * np.pi / 0.135) + np.float32(rng.uniform(0, 6)))
     hila = sum(np.clip(1.2 - film.blob((side * 0.19 + chest.turn, -0.08 + 0.03 * side), 0.1, 1.5), 0, 1)
                for side in (-1, 1))
-    return 0.09 * spine * discs - 0.12 * dark + np.float32(rng.uniform(0.03, 0.1)) * hila
+    return 0.09 * spine * discs - np.float32(rng.uniform(0.17, 0.26)) * dark + np.float32(rng.uniform(0.03, 0.1)) * hila
 
 
 def _soft_shadows(chest: Chest, body: np.ndarray) -> np.ndarray:
@@ -160,14 +171,17 @@ def _soft_shadows(chest: Chest, body: np.ndarray) -> np.ndarray:
     shadow = np.zeros(film.half, np.float32)
     droop = rng.uniform(0.12, 0.4)
     for side in (-1, 1):
-        breast = film.blob((side * rng.uniform(0.42, 0.52), droop), rng.uniform(0.3, 0.42), 0.9)
-        shadow += np.float32(anatomy.breasts) * np.clip((1.05 - breast) / 0.25, 0, 1)
+        size = rng.uniform(0.36, 0.5)
+        breast = film.blob((side * rng.uniform(0.46, 0.58), droop + 0.38 - size), size, 0.9)
+        thick = np.clip((film.y - np.float32(droop + 0.38 - 1.6 * size)) / np.float32(1.5 * size), 0, 1)  # hangs
+        shadow += np.float32(anatomy.breasts) * thick * thick * np.clip((1.04 - breast) / 0.16, 0, 1)
         scapula = np.array([(0.62, -0.62), (0.86, -0.7), (1.0, -0.45), (0.80, -0.05), (0.70, 0.02), (0.66, -0.3)])
         out = rng.uniform(0.0, 0.22)
         shadow += np.float32(0.09) * film.area(curve((scapula + np.array([out, 0])) * (side, 1), closed=True), 0.01)
     if rng.random() < 0.6:
         gas = film.blob((rng.uniform(0.25, 0.5), chest.domes[1] + rng.uniform(0.14, 0.24)), rng.uniform(0.08, 0.2), 0.6)
-        shadow -= np.float32(rng.uniform(0.1, 0.3)) * np.clip((1 - gas) / 0.2, 0, 1)
+        gas += np.float32(0.12) * film.texture(0.12, rng)
+        shadow -= np.float32(rng.uniform(0.1, 0.3)) * np.clip((1 - gas) / 0.5, 0, 1)
     for _ in range(rng.integers(0, 3) if rng.random() < 0.4 else 0):  # skin folds: an edge, but vessels go on beyond
         x = rng.uniform(0.35, 0.8) * (1 if rng.random() < 0.5 else -1)
         fold = film.x - np.float32(x) - np.float32(rng.normal(0, 0.25)) * film.y
@@ -209,16 +223,20 @@ def _bones(chest: Chest, air_full: np.ndarray) -> None:
                 film.stroke(back, piece, thick, value)
         film.stroke(front, rib_courses(chest, side, front=True)[1:7], width * 1.1, 110)
         lift = rng.normal(0, 0.04)
-        clavicle = np.array([(0.10, -0.57), (0.25, -0.60 + lift / 2), (0.45, -0.66 + lift), (0.8, -0.74 + lift)])
-        clavicle = curve(clavicle * (side, 1) + (chest.turn, 0))
+        clavicle = np.array([(0.09, -0.545), (0.2, -0.575 + lift / 3), (0.34, -0.60 + lift / 2), (0.5, -0.665 + lift),
+                             (0.66, -0.735 + lift), (0.8, -0.745 + lift), (0.92, -0.715 + lift)])
+        clavicle = curve(clavicle * (side, 1) + (chest.turn, 0), per_point=3)
         pieces = [clavicle]
         if side == fracture.get("side") and fracture["clavicle"]:
             pieces = _broken(chest, clavicle, fracture, 0.06)
         for piece in pieces:
-            film.stroke(back, piece, 0.062, 255)
+            film.stroke(back, piece, 0.06, 255)
             film.stroke(back, piece, 0.036, 190)
+        film.stroke(back, clavicle[:3], 0.085, 200)  # the thick end at the sternum
+        for thick, value in ((0.11, 225), (0.075, 150)):
+            film.stroke(back, chest.arms[side], thick, value)
     bones = cv2.blur(cv2.max(back, front), (3, 3)).astype(np.float32)
-    film.sharp += bones * (0.35 + air_full) * np.float32(rng.uniform(0.15, 0.25) / 255)
+    cv2.accumulateProduct(bones, (air_full + np.float32(0.35)) * np.float32(rng.uniform(0.15, 0.25) / 255), film.sharp)
 
 
 def _broken(chest: Chest, course: np.ndarray, sign: dict, width: float) -> list[np.ndarray]:
@@ -241,7 +259,8 @@ def _vessels(chest: Chest, air_full: np.ndarray, collapse: np.ndarray | None) ->
     """Lung vessels, cuffed and blurred by edema, absent where a pneumothorax is."""
     film, edema = chest.film, chest.signs.get("Edema")
     canvas = film.canvas()
-    swollen = 1 + 0.6 * min(edema["plain"], 1.0) if edema else film.rng.uniform(0.85, 1.2)
+    calibre = film.rng.uniform(0.85, 1.2)  # drawn with edema too: all else stays the same
+    swollen = 1 + 0.6 * min(edema["plain"], 1.0) if edema else calibre
     for side in (-1, 1):
         for points, width in reversed(chest.anatomy.vessels[side]):
             course = chest.place(side, points[..., 0], points[..., 1])

@@ -9,6 +9,7 @@ import numpy as np
 
 from . import devices
 from .films import Film, curve, draw_size
+from .opacities import plate
 from .signs import Anatomy, Patch
 
 
@@ -119,7 +120,7 @@ def _air(chest: Profile, heart: np.ndarray) -> np.ndarray:
 def _ragged(chest: Profile, patch: Patch, soft: float, rough: float) -> np.ndarray:
     film = chest.film
     distance = film.blob(chest.place(patch.depth, patch.down), patch.radius, patch.aspect, patch.degrees)
-    distance += np.float32(rough) * film.texture(0.3 * patch.radius + 0.03)
+    distance += np.float32(rough) * film.cloud(0.2 * patch.radius + 0.02)
     return np.clip((1 - distance) / np.float32(soft) + 0.5, 0, 1) * chest.lung
 
 
@@ -128,7 +129,7 @@ def _filled(chest: Profile) -> np.ndarray:
     film, signs = chest.film, chest.signs
     filled = np.zeros(film.half, np.float32)
     # One lung of two is filled, hence less contrast than from the front.
-    for name, contrast, soft in (("Lung Opacity", 0.34, 0.9), ("Consolidation", 0.6, 0.35), ("Pneumonia", 0.68, 0.35)):
+    for name, contrast, soft in (("Lung Opacity", 0.34, 0.9), ("Consolidation", 0.6, 0.65), ("Pneumonia", 0.68, 0.65)):
         for patch in signs.get(name, {}).get("patches", ()):
             part = np.float32(contrast * patch.plain_lateral) * _ragged(chest, patch, soft, 0.3)
             filled = _fill(chest, name, part, filled)
@@ -147,7 +148,7 @@ def _fill(chest: Profile, name: str, part: np.ndarray, filled: np.ndarray) -> np
 
 def _edema(chest: Profile, sign: dict) -> np.ndarray:
     film = chest.film
-    mottled = np.clip(0.5 + 0.5 * film.texture(sign["grain"]), 0, 1.7)
+    mottled = np.clip(0.6 + 0.24 * film.cloud(sign["grain"]), 0.1, 1.7)
     return 0.5 * sign["plain_lateral"] * mottled * np.clip(1.35 - film.blob((0.05, 0.0), sign["extent"], 1.2), 0, 1)
 
 
@@ -155,14 +156,9 @@ def _atelectasis(chest: Profile, sign: dict) -> np.ndarray:
     film = chest.film
     part = np.zeros(film.half, np.float32)
     for band in sign["bands"]:
-        x, y = chest.place(band["depth"], min(band["down"], 0.95))
-        turn = np.deg2rad(band["degrees"] + 20)
-        dx, dy = film.x - np.float32(x), film.y - np.float32(y)
-        along = dx * np.float32(np.cos(turn)) + dy * np.float32(np.sin(turn))
-        across = dy * np.float32(np.cos(turn)) - dx * np.float32(np.sin(turn)) + np.float32(band["bend"]) * along**2
-        plate = np.clip((1 - np.abs(across) / np.float32(band["width"])) / 0.5, 0, 1)
-        part = np.maximum(part, plate * np.clip((1 - np.abs(along) / np.float32(band["length"])) / 0.25, 0, 1))
-    return 0.65 * sign["plain_lateral"] * part
+        centre = chest.place(band["depth"], min(band["down"], 0.95))
+        part = np.maximum(part, plate(film, centre, band["degrees"] + 20, band))
+    return 0.55 * sign["plain_lateral"] * part
 
 
 def _effusion(chest: Profile, sign: dict) -> np.ndarray:

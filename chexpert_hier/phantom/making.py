@@ -1,11 +1,13 @@
 """A synthetic CheXpert: films drawn by this program, in CheXpert's own layout, with known truth and finding masks.
 
-    python -m chexpert_hier.phantom --out DIR --patients N --valid-patients M --seed S
+    python -m chexpert_hier.phantom --out DIR --patients N --valid-patients M --test-patients T --seed S
 
-DIR holds `train.csv` (report labels: 1, 0, -1, blank), `valid.csv` (the clean truth), `train_truth.csv` (the clean
-truth of the training films), the films (8-bit grey JPEG, short side 320) and `masks/`, one 16-bit PNG of half the
-film's size for each film, bit k set where finding k of `FINDINGS` is drawn. Paths in the CSV files start with DIR's
-own name. Same settings, same bytes, however many processes draw. No real patient is shown.
+DIR holds `train.csv` (report labels: 1, 0, -1, blank), `valid.csv` and `test.csv` (the clean truth),
+`train_truth.csv` (the clean truth of the training films) and the same as `train_visualCheXbert.csv` (VisualCheXbert's
+labels are binary and guess what a radiologist sees on the film: Jain et al. 2021, arXiv 2102.11467), the films (8-bit
+grey JPEG, short side 320) and `masks/`, one 16-bit PNG of half the film's size for each film, bit k set where finding
+k of `FINDINGS` is drawn. Paths in the CSV files start with DIR's own name. Same settings, same bytes, however many
+processes draw. No real patient is shown.
 """
 
 import csv
@@ -39,18 +41,20 @@ from .lateral import render_lateral
 from .reports import FINDINGS, draw_studies
 from .signs import Anatomy, draw_anatomy, draw_signs
 
-GENERATOR_VERSION = 4  # raise it when the films or labels of a seed change; automatic phantoms are then made anew
+GENERATOR_VERSION = 5  # raise it when the films or labels of a seed change; automatic phantoms are then made anew
 MARKER = "phantom.json"  # written last: a folder with it is whole
 COLUMNS = ("Path", "Sex", "Age", "Frontal/Lateral", "AP/PA", *CHEXPERT_LABELS)
 
+TRUTH_TABLES = ("train_truth", "train_visualCheXbert")  # the training films' clean truth, under both names
+
 SETTINGS = {"patients": 1200, "seed": 0, "valid_patients": 300, "report_noise": 1.0, "laterals": True,
-            "most_studies": 91}
+            "most_studies": 91, "test_patients": 0}
 
 _log = logging.getLogger("chexpert_hier.phantom")
 
 
 def make(out: str | os.PathLike, patients: int = 1200, seed: int = 0, valid_patients: int = 300,
-         report_noise: float = 1.0, laterals: bool = True, most_studies: int = 91,
+         report_noise: float = 1.0, laterals: bool = True, most_studies: int = 91, test_patients: int = 0,
          processes: int | None = None) -> Path:
     """Write a phantom data set; it appears whole or not at all.
 
@@ -62,6 +66,7 @@ def make(out: str | os.PathLike, patients: int = 1200, seed: int = 0, valid_pati
         report_noise: factor on what the training reports get wrong, leave open or omit; 1 as in CheXpert, 0 clean.
         laterals: with lateral views beside the frontal ones (as many as in CheXpert).
         most_studies: no training patient has more studies than this (CheXpert: 91).
+        test_patients: test patients, one study each, numbered on; with none there is no test.csv.
         processes: how many processes draw; all cores when None.
 
     Returns:
@@ -73,7 +78,7 @@ def make(out: str | os.PathLike, patients: int = 1200, seed: int = 0, valid_pati
     Source: statistics of CheXpert (Irvin et al. 2019, and its train.csv, counted).
     """
     settings = {"patients": patients, "seed": seed, "valid_patients": valid_patients, "report_noise": report_noise,
-                "laterals": laterals, "most_studies": most_studies}
+                "laterals": laterals, "most_studies": most_studies, "test_patients": test_patients}
     _check(settings)
     out = Path(out).resolve()
     _check_free(out)
@@ -156,11 +161,17 @@ def _check(settings: dict) -> None:
     unknown = set(settings) - set(SETTINGS)
     if unknown:
         raise InputError(f"phantom setting {sorted(unknown)[0]!r}; expected one of: {', '.join(SETTINGS)}")
-    for name, low in (("patients", 1), ("valid_patients", 0), ("most_studies", 1), ("seed", 0), ("report_noise", 0)):
+    for name, low in (("patients", 1), ("valid_patients", 0), ("test_patients", 0), ("most_studies", 1),
+                      ("seed", 0), ("report_noise", 0)):
         if settings[name] < low:
             raise InputError(f"phantom: {name} is {settings[name]}; expected at least {low}")
-    if settings["patients"] + settings["valid_patients"] > 99999:
+    if sum(_patients(settings).values()) > 99999:
         raise InputError("phantom: more than 99999 patients; the patient numbers of the paths have five digits")
+
+
+def _patients(settings: dict) -> dict[str, int]:
+    """How many patients each split has, in the order of their numbers."""
+    return {"train": settings["patients"], "valid": settings["valid_patients"], "test": settings["test_patients"]}
 
 
 def _check_free(out: Path) -> None:
@@ -200,11 +211,13 @@ def _remove_stale(out: Path) -> None:
 
 
 def _draw_all(folder: Path, name: str, settings: dict, processes: int) -> dict[str, int]:
-    """Draw all patients and write the three CSV files; returns the number of films per split."""
-    numbers = range(1, settings["patients"] + settings["valid_patients"] + 1)
+    """Draw all patients and write the CSV files; returns the number of films per split."""
+    patients = _patients(settings)
+    splits = [split for split, number in patients.items() if number or split != "test"]
+    numbers = range(1, sum(patients.values()) + 1)
     draw = partial(_draw_patient, folder, name, settings)
-    files = {split: _open_csv(folder / f"{split}.csv") for split in ("train", "valid", "train_truth")}
-    films = {"train": 0, "valid": 0}
+    files = {table: _open_csv(folder / f"{table}.csv") for table in (*splits, *TRUTH_TABLES)}
+    films = dict.fromkeys(splits, 0)
     processes = 1 if len(numbers) < 40 else processes
     pool = nullcontext() if processes == 1 else ProcessPoolExecutor(
         processes, multiprocessing.get_context("spawn"), initializer=_start_worker)
@@ -215,8 +228,8 @@ def _draw_all(folder: Path, name: str, settings: dict, processes: int) -> dict[s
             for split, reported, clean in results:
                 films[split] += len(clean)
                 files[split][1].writerows(reported if split == "train" else clean)
-                if split == "train":
-                    files["train_truth"][1].writerows(clean)
+                for table in TRUTH_TABLES if split == "train" else ():
+                    files[table][1].writerows(clean)
                 bar.add()
     finally:
         for handle, _ in files.values():
@@ -252,7 +265,8 @@ def _draw_patient(folder: Path, name: str, settings: dict, number: int) -> tuple
     Returns:
         the split, the rows with report labels and the rows with the clean truth.
     """
-    seed, split = settings["seed"], "train" if number <= settings["patients"] else "valid"
+    seed, ends = settings["seed"], np.cumsum(list(_patients(settings).values()))
+    split = ("train", "valid", "test")[int(np.searchsorted(ends, number))]
     rng = np.random.default_rng([seed, number])
     most = settings["most_studies"] if split == "train" else 1
     sex, studies = draw_studies(rng, most, settings["report_noise"], settings["laterals"])

@@ -5,11 +5,12 @@ Each finding is a fraction of the lung's air that it has replaced, 0-1, at half 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .films import curve
+from .films import Film, curve
 from .signs import Patch
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def ragged(chest: Chest, patch: Patch, soft: float, rough: float) -> np.ndarray:
     film = chest.film
     distance = film.blob(tuple(chest.place(patch.side, patch.across, patch.down)), patch.radius, patch.aspect,
                          patch.degrees)
-    distance += np.float32(rough) * film.texture(0.3 * patch.radius + 0.03)
+    distance += np.float32(rough) * film.cloud(0.2 * patch.radius + 0.02)
     return np.clip((1 - distance) / np.float32(soft) + 0.5, 0, 1) * chest.lungs[patch.side]
 
 
@@ -49,15 +50,15 @@ def _opacity(chest: Chest, sign: dict) -> np.ndarray:
 def _consolidation(chest: Chest, sign: dict) -> np.ndarray:
     part = np.zeros(chest.film.half, np.float32)
     for patch in sign["patches"]:
-        mottled = np.clip(0.85 + 0.22 * chest.film.texture(0.05), 0.3, 1.2)
-        part = np.maximum(part, 0.9 * patch.plain * ragged(chest, patch, 0.3, 0.3) * mottled)
+        mottled = np.clip(0.88 + 0.08 * chest.film.cloud(0.03), 0.3, 1.2)
+        part = np.maximum(part, 0.9 * patch.plain * ragged(chest, patch, 0.65, 0.3) * mottled)
     return part
 
 
 def _pneumonia(chest: Chest, sign: dict) -> np.ndarray:
     """Air-space disease that ends at a fissure, with air-filled bronchi in it."""
     patch, film = sign["patches"][0], chest.film
-    part = ragged(chest, patch, 0.4, 0.3)
+    part = ragged(chest, patch, 0.7, 0.3)
     centre = chest.place(patch.side, patch.across, patch.down)
     slope = np.float32(np.tan(np.deg2rad(sign["edge"])))
     part *= np.clip((film.y - centre[1] + 0.35 * patch.radius - slope * (film.x - centre[0])) / 0.03, 0, 1)
@@ -72,7 +73,7 @@ def _pneumonia(chest: Chest, sign: dict) -> np.ndarray:
 def _edema(chest: Chest, sign: dict) -> np.ndarray:
     """Perihilar haze with a fine, mottled texture, uneven between the sides, and Kerley lines at the base."""
     film = chest.film
-    mottled = np.clip(0.5 + 0.55 * film.texture(sign["grain"]), 0, 1.7)
+    mottled = np.clip(0.6 + 0.24 * film.cloud(sign["grain"]), 0.1, 1.7)
     part = np.zeros(film.half, np.float32)
     for side in (-1, 1):
         reach = film.blob((side * 0.22, 0.02), sign["extent"], 1.15)
@@ -88,19 +89,28 @@ def _edema(chest: Chest, sign: dict) -> np.ndarray:
 
 
 def _atelectasis(chest: Chest, sign: dict) -> np.ndarray:
-    """Plate-like bands; the raised diaphragm is in the outlines already."""
+    """Plate-like bands and airless lung over the base; the raised diaphragm is in the outlines already."""
     film = chest.film
     part = np.zeros(film.half, np.float32)
+    for side, haze in sign["haze"].items():
+        base = np.clip((film.y - np.float32(chest.domes[side] - 0.22)) / np.float32(0.22), 0, 1)
+        part = np.maximum(part, np.float32(haze) * base * base * chest.lungs[side])
     for band in sign["bands"]:
         centre = chest.place(band["side"], band["across"], min(band["down"], 0.97))
-        turn = np.deg2rad(band["degrees"])
-        dx, dy = film.x - np.float32(centre[0]), film.y - np.float32(centre[1])
-        along = dx * np.float32(np.cos(turn)) + dy * np.float32(np.sin(turn))
-        across = dy * np.float32(np.cos(turn)) - dx * np.float32(np.sin(turn)) + np.float32(band["bend"]) * along**2
-        plate = np.clip((1 - np.abs(across) / np.float32(band["width"])) / 0.5, 0, 1)
-        plate *= np.clip((1 - np.abs(along) / np.float32(band["length"])) / 0.25, 0, 1)
-        part = np.maximum(part, plate * chest.lungs[band["side"]])
-    return 0.9 * sign["plain"] * part
+        part = np.maximum(part, plate(film, centre, band["degrees"], band) * chest.lungs[band["side"]])
+    return 0.75 * sign["plain"] * part
+
+
+def plate(film: Film, centre: Sequence[float], degrees: float, band: dict) -> np.ndarray:
+    """A plate of collapsed lung seen on its edge, 0-1: bent, uneven, thin towards its ends, and less air around it."""
+    turn = np.deg2rad(degrees)
+    dx, dy = film.x - np.float32(centre[0]), film.y - np.float32(centre[1])
+    along = dx * np.float32(np.cos(turn)) + dy * np.float32(np.sin(turn))
+    across = dy * np.float32(np.cos(turn)) - dx * np.float32(np.sin(turn)) + np.float32(band["bend"]) * along**2
+    left = np.clip(1 - (along / np.float32(band["length"]))**2, 0, 1)  # 1 in the middle, 0 at the ends
+    width = np.float32(band["width"]) * (0.35 + 0.65 * left) * (1 + 0.2 * film.texture(0.08))
+    away = (across / width)**2
+    return np.clip(2.2 * left, 0, 1) * np.maximum(np.clip(1.25 - away, 0, 1), 0.35 * np.clip(1 - away / 14, 0, 1))
 
 
 def _effusion(chest: Chest, sign: dict) -> np.ndarray:

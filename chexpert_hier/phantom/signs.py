@@ -150,7 +150,7 @@ def _lesion(rng: np.random.Generator, present: Collection[str]) -> dict:
 
 def _edema(rng: np.random.Generator, present: Collection[str]) -> dict:
     return {"plain": how_plain(rng), "extent": rng.uniform(0.35, 0.8), "uneven": rng.normal(0, 0.35),
-            "kerley": rng.random(), "grain": rng.uniform(0.035, 0.07), "plain_lateral": how_plain(rng)}
+            "kerley": rng.random(), "grain": rng.uniform(0.02, 0.045), "plain_lateral": how_plain(rng)}
 
 
 def _consolidation(rng: np.random.Generator, present: Collection[str]) -> dict:
@@ -165,11 +165,13 @@ def _pneumonia(rng: np.random.Generator, present: Collection[str]) -> dict:
 
 def _atelectasis(rng: np.random.Generator, present: Collection[str]) -> dict:
     sides = [_side(rng)] if rng.random() < 0.6 else [-1, 1]
+    tilt = {side: rng.normal(6 * side, 12) for side in sides}  # plates of one lung lie about parallel
     bands = [{"side": side, "down": rng.uniform(0.45, 1.0), "across": rng.uniform(0.3, 0.7),
-              "length": rng.uniform(0.2, 0.6), "width": rng.uniform(0.02, 0.062), "degrees": rng.normal(0, 16),
-              "bend": rng.normal(0, 0.25), "depth": rng.uniform(-0.6, 0.8)}
-             for side in sides for _ in range(int(rng.integers(1, 5)))]
-    return {"bands": bands, "loss": {side: rng.uniform(0.0, 0.1) for side in sides}, "plain": how_plain(rng),
+              "length": rng.uniform(0.2, 0.5), "width": rng.uniform(0.016, 0.05),
+              "degrees": tilt[side] + rng.normal(0, 5), "bend": rng.normal(0, 0.35), "depth": rng.uniform(-0.6, 0.8)}
+             for side in sides for _ in range(int(rng.integers(1, 4)))]
+    return {"bands": bands, "loss": {side: rng.uniform(0.0, 0.1) for side in sides},
+            "haze": {side: rng.uniform(0.0, 0.7) for side in sides}, "plain": how_plain(rng),
             "plain_lateral": how_plain(rng)}
 
 

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from chexpert_hier import hierarchy, labels
+from chexpert_hier import hierarchy, labels, recipes
+from chexpert_hier.datasets import reading
 from chexpert_hier.errors import InputError
 from chexpert_hier.phantom import __main__ as phantom_command
 from chexpert_hier.phantom import making
@@ -56,6 +57,19 @@ def test_files_lie_as_in_chexpert(small):
             assert film.dtype == np.uint8 and film.ndim == 2 and min(film.shape) == 320 and max(film.shape) <= 420
     patients = [set(read(small, name)["Path"].str.extract(r"(patient\d+)")[0]) for name in ("train.csv", "valid.csv")]
     assert [len(each) for each in patients] == [6, 3] and not patients[0] & patients[1]
+
+
+def test_hbce_finds_its_tables_and_a_test_split_of_other_patients(tmp_path):
+    made = making.make(tmp_path / "all", patients=4, valid_patients=2, test_patients=3, seed=5, most_studies=1)
+    recipe = recipes.named("hbce")
+    both = reading.read(made, labels=recipe.outputs, train_file=recipe.train_file, views=recipe.views)
+    patients = {split: set(both.split(split).films["patient"]) for split in ("train", "valid", "test")}
+    assert [len(each) for each in patients.values()] == [4, 2, 3] and len(set.union(*patients.values())) == 9
+    assert set(np.unique(both.codes)) == {0.0, 1.0}  # VisualCheXbert's labels: nothing blank, nothing uncertain
+    assert (made / recipe.train_file).read_bytes() == (made / "train_truth.csv").read_bytes()
+    plain = making.make(tmp_path / "plain" / "all", patients=4, valid_patients=2, seed=5, most_studies=1)
+    shared = [name for name in hashes(made) if not name.startswith(("test", "masks/test"))]
+    assert hashes(plain) == {name: hashes(made)[name] for name in shared}
 
 
 def test_truth_is_complete_and_reports_are_codes(small):
@@ -253,6 +267,7 @@ def test_the_command_says_where_and_that_it_is_synthetic(tmp_path, capsys):
     arguments = ["--out", str(tmp_path / "p"), "--patients", "2", "--valid-patients", "1", "--seed", "3"]
     assert phantom_command.main([*arguments, "--most-studies", "1", "--processes", "1"]) == 0
     said = capsys.readouterr().out
+    assert said.startswith("drawing 2 training, 1 validation and 1 test patients\n")
     assert str(tmp_path / "p") in said and "synthetic" in said
     with pytest.raises(InputError, match="already"):
         phantom_command.main(arguments)
