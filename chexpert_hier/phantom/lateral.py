@@ -148,7 +148,7 @@ def _fill(chest: Profile, name: str, part: np.ndarray, filled: np.ndarray) -> np
 
 def _edema(chest: Profile, sign: dict) -> np.ndarray:
     film = chest.film
-    mottled = np.clip(0.6 + 0.24 * film.cloud(sign["grain"]), 0.1, 1.7)
+    mottled = np.clip(0.6 + 0.33 * film.cloud(sign["grain"]), 0.05, 1.7)
     return 0.5 * sign["plain_lateral"] * mottled * np.clip(1.35 - film.blob((0.05, 0.0), sign["extent"], 1.2), 0, 1)
 
 

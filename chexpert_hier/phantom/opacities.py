@@ -73,7 +73,7 @@ def _pneumonia(chest: Chest, sign: dict) -> np.ndarray:
 def _edema(chest: Chest, sign: dict) -> np.ndarray:
     """Perihilar haze with a fine, mottled texture, uneven between the sides, and Kerley lines at the base."""
     film = chest.film
-    mottled = np.clip(0.6 + 0.24 * film.cloud(sign["grain"]), 0.1, 1.7)
+    mottled = np.clip(0.6 + 0.33 * film.cloud(sign["grain"]), 0.05, 1.7)
     part = np.zeros(film.half, np.float32)
     for side in (-1, 1):
         reach = film.blob((side * 0.22, 0.02), sign["extent"], 1.15)

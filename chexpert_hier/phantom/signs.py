@@ -150,7 +150,7 @@ def _lesion(rng: np.random.Generator, present: Collection[str]) -> dict:
 
 def _edema(rng: np.random.Generator, present: Collection[str]) -> dict:
     return {"plain": how_plain(rng), "extent": rng.uniform(0.35, 0.8), "uneven": rng.normal(0, 0.35),
-            "kerley": rng.random(), "grain": rng.uniform(0.02, 0.045), "plain_lateral": how_plain(rng)}
+            "kerley": rng.random(), "grain": rng.uniform(0.026, 0.055), "plain_lateral": how_plain(rng)}
 
 
 def _consolidation(rng: np.random.Generator, present: Collection[str]) -> dict:
