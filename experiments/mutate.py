@@ -1,12 +1,15 @@
 """Do the tests bite? Change one thing in a module, run its tests, and list the changes that no test notices.
 
     python experiments/mutate.py chexpert_hier/labels.py tests/test_labels.py
-    python experiments/mutate.py chexpert_hier/hierarchy.py tests/test_hierarchy.py --sample 60
+    python experiments/mutate.py chexpert_hier/evaluate/ranking.py tests/evaluate --sample 120
     python experiments/mutate.py chexpert_hier/network/losses.py tests/network/test_losses.py --preload keras
     python experiments/mutate.py chexpert_hier/labels.py tests/test_labels.py --again      # the survivors once more
+    python experiments/mutate.py --table                            # results/mutations.md from what has been tried
 
 One change at a time, in a copy of the working tree: a comparison, an arithmetic or logical operator, a number,
-True or False, a condition, a returned value, or a call whose value nobody uses. The tests run in a fork of this
+True or False, a condition, a returned value, or a call whose value nobody uses. A first run of the tests notes which
+test runs which line; a change is then tried by the tests that run its line, the fastest first, up to the first failure
+(by all of them where the line runs at import or in a fixture, and for `--again`). The tests run in a fork of this
 process, so that what `--preload` names is imported once. Results are kept as JSON lines, so that a stopped run goes on;
 a change is known by its function, its text and its place among equal ones there, so that results outlive edits
 elsewhere.
@@ -21,12 +24,15 @@ import shutil
 import signal
 import sys
 import tempfile
+import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 ROOT = Path(__file__).parents[1]
 COMPARE = {ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
@@ -34,6 +40,8 @@ COMPARE = {ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, a
 ARITHMETIC = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.FloorDiv: ast.Div,
               ast.Mod: ast.Mult, ast.Pow: ast.Mult, ast.BitAnd: ast.BitOr, ast.BitOr: ast.BitAnd,
               ast.BitXor: ast.BitOr, ast.LShift: ast.RShift, ast.RShift: ast.LShift, ast.MatMult: ast.Add}
+PRELOADED = ("numpy", "pandas", "scipy.stats", "matplotlib.figure", "matplotlib.backends.backend_agg", "cv2",
+             "hypothesis", "pytest", "_hypothesis_pytestplugin")
 LOGIC = {ast.And: ast.Or, ast.Or: ast.And}
 
 
@@ -43,6 +51,7 @@ class Mutation:
 
     name: str  # function: old -> new #occurrence
     line: int
+    last_line: int
     start: int
     end: int
     new: str
@@ -86,7 +95,7 @@ def mutations(source: str) -> list[Mutation]:
         text = f"({text})" if isinstance(new, ast.expr) and not isinstance(new, ast.Constant) else text
         name = f"{function}: {' '.join(data[begin:end].decode().split())} -> {text}"
         counts[name] += 1
-        found.append(Mutation(f"{name} #{counts[name]}", node.lineno, begin, end, text))
+        found.append(Mutation(f"{name} #{counts[name]}", node.lineno, node.end_lineno, begin, end, text))
 
     def walk(node: ast.AST, function: str) -> None:
         if isinstance(node, ast.JoinedStr | ast.Raise | ast.Import | ast.ImportFrom):
@@ -108,35 +117,114 @@ def mutations(source: str) -> list[Mutation]:
     return found
 
 
-def passes(tree: Path, tests: list[str], timeout: float) -> bool:
-    """Whether the tests pass in the copied tree; a run that takes too long does not."""
+class Recorder:
+    """A plugin of pytest that notes how long each test takes and which lines of one file it runs."""
+
+    def __init__(self, module: Path, out: Path) -> None:
+        self.module, self.out = str(module), out
+        self.now, self.shared = "", True  # the test that runs; whether what runs may serve other tests too
+        self.seconds: Counter[str] = Counter()
+        self.lines: dict[int, set[str]] = defaultdict(set)
+        self.everyone: set[int] = set()
+
+    def trace(self, frame: FrameType, event: str, _: object) -> Any:
+        if frame.f_code.co_filename != self.module:
+            return None
+        self.lines[frame.f_lineno].add(self.now)
+        if self.shared:
+            self.everyone.add(frame.f_lineno)
+        return self.trace
+
+    def pytest_runtest_setup(self, item: Any) -> None:
+        self.now, self.shared = item.nodeid, True
+
+    def pytest_runtest_call(self) -> None:
+        self.shared = False
+        sys.settrace(self.trace)  # anew: what ran before may have taken it away
+        threading.settrace(self.trace)
+
+    def pytest_runtest_teardown(self) -> None:
+        self.shared = True
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        self.seconds[report.nodeid] += report.duration
+
+    def pytest_sessionfinish(self) -> None:
+        sys.settrace(None)
+        self.out.write_text(json.dumps({"seconds": self.seconds, "everyone": sorted(self.everyone),
+                                        "lines": {line: sorted(ids - {""}) for line, ids in self.lines.items()}}))
+
+
+class Chosen:
+    """A plugin of pytest that runs these tests only, in this order."""
+
+    def __init__(self, tests: list[str]) -> None:
+        self.place = {name: place for place, name in enumerate(tests)}
+
+    def pytest_collection_modifyitems(self, items: list[Any]) -> None:
+        items[:] = sorted((item for item in items if item.nodeid in self.place), key=lambda i: self.place[i.nodeid])
+
+
+@dataclass(frozen=True)
+class Known:
+    """What the run without any change told."""
+
+    seconds: dict[str, float]
+    lines: dict[int, set[str]]
+    everyone: set[int]
+
+    @classmethod
+    def read(cls, file: Path) -> "Known":
+        told = json.loads(file.read_text())
+        return cls(told["seconds"], {int(line): set(ids) for line, ids in told["lines"].items()},
+                   set(told["everyone"]))
+
+    def tests(self, found: Mutation, every: bool) -> list[str]:
+        """The tests that may notice the change, those that run its lines first, the fastest of them first."""
+        lines = range(found.line, found.last_line + 1)
+        near = set().union(*(self.lines.get(line, set()) for line in lines))
+        if every or not near or self.everyone & set(lines):
+            return sorted(self.seconds, key=lambda name: (name not in near, self.seconds[name]))
+        return sorted(near, key=self.seconds.__getitem__)
+
+
+def outcome(tree: Path, tests: list[str], plugin: object, timeout: float) -> str:
+    """What the tests say in the copied tree: "pass", "fail" or, of a run that takes too long, "time"."""
     child = os.fork()
     if child == 0:
-        _run_tests(tree, tests)
+        _run_tests(tree, tests, plugin)
     end = time.monotonic() + timeout
     while time.monotonic() < end:
         done, status = os.waitpid(child, os.WNOHANG)
         if done:
-            return os.waitstatus_to_exitcode(status) == 0
+            return "fail" if os.waitstatus_to_exitcode(status) else "pass"
         time.sleep(0.02)
-    os.kill(child, signal.SIGKILL)
+    os.killpg(child, signal.SIGKILL)
     os.waitpid(child, 0)
-    return False
+    return "time"
 
 
-def _run_tests(tree: Path, tests: list[str]) -> None:
+def _run_tests(tree: Path, tests: list[str], plugin: object) -> None:
     """In the child: never returns."""
     code = 3
     try:
+        os.setsid()  # so that what the tests start ends with them
         nothing = os.open(os.devnull, os.O_RDWR)
         for stream in (0, 1, 2):
             os.dup2(nothing, stream)
         os.chdir(tree)
-        sys.dont_write_bytecode = True
+        sys.dont_write_bytecode = isinstance(plugin, Chosen)
         sys.path[:] = [str(tree), *(part for part in sys.path if Path(part or ".").resolve() not in (ROOT, tree))]
+        os.environ |= {"PYTHONPATH": str(tree), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
         import pytest
+        from hypothesis import Phase, settings
 
-        code = int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", "--hypothesis-seed=0", *tests]))
+        settings.register_profile("one", database=None, deadline=None, phases=(Phase.explicit, Phase.generate))
+        settings.load_profile("one")
+        if isinstance(plugin, Recorder):
+            sys.settrace(plugin.trace)
+        code = int(pytest.main(["-x", "-q", "--assert=plain", "-p", "no:cacheprovider", "-p",
+                                "_hypothesis_pytestplugin", "--hypothesis-seed=0", *tests], plugins=[plugin]))
     finally:
         os._exit(code)
 
@@ -154,59 +242,111 @@ def copied(folder: Path) -> Path:
 
 def parser() -> argparse.ArgumentParser:
     answer = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    answer.add_argument("module", help="file of the module, from the repository's root")
-    answer.add_argument("tests", nargs="+", help="its test files; options of pytest after --")
-    answer.add_argument("--sample", type=int, help="only so many, drawn at random")
+    answer.add_argument("module", nargs="?", help="file of the module, from the repository's root")
+    answer.add_argument("tests", nargs="*", help="its test files or folders")
+    answer.add_argument("--sample", type=int, help="at most so many, drawn at random")
     answer.add_argument("--seed", type=int, default=0)
     answer.add_argument("--only", default="", help="only changes whose name contains this, e.g. a function")
-    answer.add_argument("--preload", nargs="*", default=["numpy", "pandas"])
-    answer.add_argument("--timeout", type=float, default=300.0, help="seconds for one run of the tests")
-    answer.add_argument("--again", action="store_true", help="try the survivors once more (the tests have changed)")
+    answer.add_argument("--preload", nargs="*", default=[], help=f"beside {', '.join(PRELOADED)}")
+    answer.add_argument("--again", action="store_true", help="try the survivors once more, by all the tests")
     answer.add_argument("--list", action="store_true", help="only print what would be tried")
+    answer.add_argument("--table", action="store_true", help="only write results/mutations.md")
     answer.add_argument("--work", type=Path, default=Path(__file__).parent / "work" / "mutations")
     return answer
 
 
 def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
+    if args.table:
+        return write_table(args.work)
     source = (ROOT / args.module).read_text(encoding="utf-8")
-    chosen = [found for found in mutations(source) if args.only in found.name]
-    if args.sample:
-        chosen = sorted(random.Random(args.seed).sample(chosen, min(args.sample, len(chosen))), key=lambda m: m.start)
+    every = [found for found in mutations(source) if args.only in found.name]
+    chosen = every
+    if args.sample and args.sample < len(every):
+        chosen = sorted(random.Random(args.seed).sample(every, args.sample), key=lambda found: found.start)
     if args.list:
         print("\n".join(f"{args.module}:{found.line}: {found.name}" for found in chosen))
         return 0
     log = args.work / f"{args.module.replace('/', '.')}.jsonl"
-    known = _read(log)
-    for name in args.preload:
+    for name in (*PRELOADED, *args.preload):
         import_module(name)
-    with tempfile.TemporaryDirectory() as folder:
-        tree = copied(Path(folder))
-        if not passes(tree, args.tests, args.timeout):
-            print(f"the tests fail without any change: {' '.join(args.tests)}", file=sys.stderr)
-            return 1
-        for count, found in enumerate(chosen, 1):
-            if found.name in known and not (args.again and not known[found.name]):
-                continue
-            data = source.encode()
-            (tree / args.module).write_bytes(data[:found.start] + found.new.encode() + data[found.end:])
-            known[found.name] = not passes(tree, args.tests, args.timeout)
-            log.parent.mkdir(parents=True, exist_ok=True)
-            with log.open("a", encoding="utf-8") as lines:
-                lines.write(json.dumps({"name": found.name, "killed": known[found.name]}) + "\n")
-            if not known[found.name]:
-                print(f"[{count}/{len(chosen)}] survives: {args.module}:{found.line}: {found.name}", flush=True)
-    survivors = [found for found in chosen if not known[found.name]]
+    if not (told := tried(args, source, chosen, log)):
+        print(f"the tests fail without any change: {' '.join(args.tests)}", file=sys.stderr)
+        return 1
+    survivors = [found for found in chosen if told[found.name] == "pass"]
+    if not args.only:
+        _write(log.with_suffix(".json"), {
+            "module": args.module, "date": time.strftime("%Y-%m-%d"), "changes": len(every), "tried": len(chosen),
+            "tests": args.tests, "time": sum(told[found.name] == "time" for found in chosen),
+            "survivors": [found.name for found in survivors]})
     print(f"\n{args.module}: {len(chosen) - len(survivors)} of {len(chosen)} changes noticed "
           f"({1 - len(survivors) / max(len(chosen), 1):.1%})")
     print("\n".join(f"  line {found.line}: {found.name}" for found in survivors))
     return 0
 
 
-def _read(log: Path) -> dict[str, bool]:
+def tried(args: argparse.Namespace, source: str, chosen: list[Mutation], log: Path) -> dict[str, str]:
+    """The outcome of every change, by its name; nothing if the tests fail as they are."""
+    known, data = _read(log), source.encode()
+    with tempfile.TemporaryDirectory() as folder:
+        tree = copied(Path(folder))
+        began, lines = time.monotonic(), Path(folder) / "lines.json"
+        if outcome(tree, args.tests, Recorder(tree / args.module, lines), 1800) != "pass":
+            return {}
+        limit, first = 30 + 5 * (time.monotonic() - began), Known.read(lines)
+        for count, found in enumerate(chosen, 1):
+            if found.name in known and not (args.again and known[found.name] == "pass"):
+                continue
+            (tree / args.module).write_bytes(data[:found.start] + found.new.encode() + data[found.end:])
+            tests = first.tests(found, args.again)
+            known[found.name] = outcome(tree, sorted({name.split("::")[0] for name in tests}), Chosen(tests), limit)
+            log.parent.mkdir(parents=True, exist_ok=True)
+            with log.open("a", encoding="utf-8") as out:
+                out.write(json.dumps({"name": found.name, "outcome": known[found.name]}) + "\n")
+            if known[found.name] != "fail":
+                print(f"[{count}/{len(chosen)}] {known[found.name]}: {args.module}:{found.line}: {found.name}",
+                      flush=True)
+    return known
+
+
+def write_table(work: Path) -> int:
+    """results/mutations.md from the modules tried; reasons of survivors come from results/mutations.json."""
+    results = Path(__file__).parent / "results"
+    reasons = json.loads((results / "mutations.json").read_text(encoding="utf-8"))
+    summaries = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(work.glob("*.json"))]
+    rows, lists, unexplained = [], [], 0
+    for one in summaries:
+        why = reasons.get(one["module"], {})
+        left = len(one["survivors"])
+        rows.append(f"| `{one['module'].removeprefix('chexpert_hier/')}` | {one['tried']} of {one['changes']} | "
+                    f"{one['tried'] - left} | {1 - left / max(one['tried'], 1):.1%} | {one['date']} | "
+                    f"`{' '.join(one['tests'])}` |")
+        unexplained += sum(name not in why for name in one["survivors"])
+        if left:
+            lists += ["", f"`{one['module']}`", ""]
+            lists += [f"- `{name}`: {why.get(name, 'not yet explained')}" for name in one["survivors"]]
+    total, left = (sum(one["tried"] for one in summaries), sum(len(one["survivors"]) for one in summaries))
+    text = ["# Do the tests bite? Changes of one thing at a time, and whether a test notices", "",
+            "`python experiments/mutate.py MODULE TESTS --sample 120` for each row, then `--table`. Modules with more",
+            "than 120 changes: a random sample, seed 0. Survivors were tried once more by all tests of the row.", "",
+            f"**{total - left} of {total} changes noticed ({1 - left / max(total, 1):.1%})**; "
+            f"{sum(one['time'] for one in summaries)} of them by the time limit (endless loops).", "",
+            "| module | tried | noticed | share | date | tests |", "|---|---|---|---|---|---|", *rows, "",
+            "## What no test notices, and why", *lists, ""]
+    (results / "mutations.md").write_text("\n".join(text), encoding="utf-8")
+    print("\n".join(text[6:9]), f"\n{unexplained} survivors without a reason")
+    return 0
+
+
+def _write(file: Path, content: dict[str, object]) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def _read(log: Path) -> dict[str, str]:
     if not log.exists():
         return {}
-    return {entry["name"]: entry["killed"] for entry in map(json.loads, log.read_text(encoding="utf-8").splitlines())}
+    return {entry["name"]: entry["outcome"] for entry in map(json.loads, log.read_text(encoding="utf-8").splitlines())}
 
 
 if __name__ == "__main__":
