@@ -20,6 +20,7 @@ import ast
 import json
 import os
 import random
+import resource
 import shutil
 import signal
 import sys
@@ -188,27 +189,34 @@ class Known:
         return sorted(near, key=self.seconds.__getitem__)
 
 
-def outcome(tree: Path, tests: list[str], plugin: object, timeout: float) -> str:
-    """What the tests say in the copied tree: "pass", "fail" or, of a run that takes too long, "time"."""
+def outcome(tree: Path, tests: list[str], plugin: object, limit: int) -> str:
+    """What the tests say in the copied tree: "pass", "fail" or, of a run above the limit, "time".
+
+    The limit is in seconds of the processor, which neither other work on the machine nor a pause uses up; one that
+    waits for ever ends after ten times as long by a clock that counts only while this process itself runs.
+    """
     child = os.fork()
     if child == 0:
-        _run_tests(tree, tests, plugin)
-    end = time.monotonic() + timeout
-    while time.monotonic() < end:
+        _run_tests(tree, tests, plugin, limit)
+    waited = 0.0
+    while waited < 10 * limit:
         done, status = os.waitpid(child, os.WNOHANG)
         if done:
-            return "fail" if os.waitstatus_to_exitcode(status) else "pass"
+            code = os.waitstatus_to_exitcode(status)
+            return "time" if code == -signal.SIGXCPU else "fail" if code else "pass"
         time.sleep(0.02)
+        waited += 0.02
     os.killpg(child, signal.SIGKILL)
     os.waitpid(child, 0)
     return "time"
 
 
-def _run_tests(tree: Path, tests: list[str], plugin: object) -> None:
+def _run_tests(tree: Path, tests: list[str], plugin: object, limit: int) -> None:
     """In the child: never returns."""
     code = 3
     try:
         os.setsid()  # so that what the tests start ends with them
+        resource.setrlimit(resource.RLIMIT_CPU, (limit, limit + 5))
         nothing = os.open(os.devnull, os.O_RDWR)
         for stream in (0, 1, 2):
             os.dup2(nothing, stream)
@@ -290,10 +298,11 @@ def tried(args: argparse.Namespace, source: str, chosen: list[Mutation], log: Pa
     known, data = _read(log), source.encode()
     with tempfile.TemporaryDirectory() as folder:
         tree = copied(Path(folder))
-        began, lines = time.monotonic(), Path(folder) / "lines.json"
+        before, lines = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime, Path(folder) / "lines.json"
         if outcome(tree, args.tests, Recorder(tree / args.module, lines), 1800) != "pass":
             return {}
-        limit, first = 30 + 5 * (time.monotonic() - began), Known.read(lines)
+        used = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before
+        limit, first = 20 + round(2 * used), Known.read(lines)
         for count, found in enumerate(chosen, 1):
             if found.name in known and not (args.again and known[found.name] == "pass"):
                 continue
