@@ -213,7 +213,7 @@ def test_unknown_reading_and_wrong_shapes():
     with pytest.raises(InputError, match="expected one of: leaves, union, all-parents, any-parent, chen"):
         stage_one(HARD, CHAIN, "every")
     for function in (stage_one, hierarchy.chain_rule, hierarchy.log_chain_rule, hierarchy.close_upward,
-                     hierarchy.contradictions, hierarchy.edge_penalties):
+                     hierarchy.contradictions, hierarchy.edge_penalties, hierarchy.conditional_cells):
         with pytest.raises(ValueError, match="films, 3"):
             function(np.zeros((2, 4)), CHAIN)
 
@@ -326,6 +326,8 @@ def test_contradictions_by_hand():
     np.testing.assert_array_equal(found.above, [2, 0])  # A < B in the first two rows; a NaN contradicts nothing
     np.testing.assert_array_equal(found.crossed, [1, 0])
     assert found.above_rate == 2 / 8 and found.crossed_rate == 1 / 8
+    on_it = hierarchy.contradictions(np.array([[.4, .5, .4], [.4, .6, .5]]), CHAIN)  # at the threshold is neither side
+    np.testing.assert_array_equal(on_it.crossed, [1, 0])
     assert np.isnan(hierarchy.contradictions(np.zeros((2, 1)), flat("A")).above_rate)
 
 
@@ -352,6 +354,9 @@ def test_hbce_outputs_by_hand():
     assert outputs(uncertain=("Edema",)) == {1: set(), -1: {"Edema", "Fluid Accumulation", "Opacity", "Abnormal"}}
     with pytest.raises(ValueError, match="the 14 of CheXpert"):
         hierarchy.hbce_outputs(np.zeros((1, 2)), ("A", "B"))
+    for raw, names in ((np.zeros((1, 13)), CHEXPERT_LABELS), (np.zeros((1, 14)), HBCE_TREE.labels[7:])):
+        with pytest.raises(ValueError, match="the 14 of CheXpert"):
+            hierarchy.hbce_outputs(raw, names)
 
 
 def test_edge_penalties_by_hand():

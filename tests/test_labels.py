@@ -70,6 +70,8 @@ def test_a_draw_depends_on_seed_key_and_label_alone():
     np.testing.assert_array_equal(targets(alone, keys, NAMES, Labelling("u-ones+lsr", 1))[np.eye(50, 4) == 1],
                                   drawn[np.eye(50, 4) == 1])
     assert len(np.unique(drawn)) == drawn.size
+    assert (labels.uniform_draws(keys, NAMES, 128) != labels.uniform_draws(keys, NAMES, 0)).all()
+    np.testing.assert_array_equal(labels.uniform_draws(keys, NAMES, -1), labels.uniform_draws(keys, NAMES, 2**64 - 1))
     assert (targets(raw, keys, NAMES, Labelling("u-ones+lsr", seed=2)) != drawn).all()
     assert (targets(raw, keys[::-1], NAMES, Labelling("u-ones+lsr", seed=1)) != drawn).all()
 
@@ -154,6 +156,7 @@ def test_class_weights_of_chexperts_published_counts():
     counts = labels.class_counts(raw)
     np.testing.assert_array_equal(counts, [[200_213, 10_798, 12_403], [201_033, 22_381, 0]])
     np.testing.assert_allclose(labels.class_weights(counts), [[1.12, 20.69, 18.01], [1.11, 9.98, 0]], atol=.005)
+    np.testing.assert_allclose(labels.class_weights([[3, 1, 0]]), [[4 / 3, 4, 0]], rtol=1e-6)  # one film is a class
 
 
 def test_balance_weights_of_chexnet():
