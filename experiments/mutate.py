@@ -2,27 +2,30 @@
 
     python experiments/mutate.py chexpert_hier/labels.py tests/test_labels.py
     python experiments/mutate.py chexpert_hier/evaluate/ranking.py tests/evaluate --sample 120
-    python experiments/mutate.py chexpert_hier/network/losses.py tests/network/test_losses.py --preload keras
     python experiments/mutate.py chexpert_hier/labels.py tests/test_labels.py --again      # the survivors once more
     python experiments/mutate.py --table                            # results/mutations.md from what has been tried
 
 One change at a time, in a copy of the working tree: a comparison, an arithmetic or logical operator, a number,
 True or False, a condition, a returned value, or a call whose value nobody uses. A first run of the tests notes which
 test runs which line; a change is then tried by the tests that run its line, the fastest first, up to the first failure
-(by all of them where the line runs at import or in a fixture, and for `--again`). The tests run in a fork of this
-process, so that what `--preload` names is imported once. Results are kept as JSON lines, so that a stopped run goes on;
-a change is known by its function, its text and its place among equal ones there, so that results outlive edits
-elsewhere.
+or until BUDGET seconds of tests have passed without one (by all tests in that order where the line runs at import or
+in a fixture; without that limit for `--again --budget inf`). So a change counts as noticed only where a fast test
+notices it. The tests run in a fork of this process, which by then has imported all that they take from other packages.
+
+Results are kept as JSON lines, so that a stopped run goes on; a change is known by its function, its text and its
+place among equal ones there, so that results outlive edits elsewhere.
 """
 
 import argparse
 import ast
+import contextlib
 import json
 import os
 import random
 import resource
 import shutil
 import signal
+import site
 import sys
 import tempfile
 import threading
@@ -31,6 +34,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import import_module
+from itertools import accumulate
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -41,8 +45,7 @@ COMPARE = {ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, a
 ARITHMETIC = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.FloorDiv: ast.Div,
               ast.Mod: ast.Mult, ast.Pow: ast.Mult, ast.BitAnd: ast.BitOr, ast.BitOr: ast.BitAnd,
               ast.BitXor: ast.BitOr, ast.LShift: ast.RShift, ast.RShift: ast.LShift, ast.MatMult: ast.Add}
-PRELOADED = ("numpy", "pandas", "scipy.stats", "matplotlib.figure", "matplotlib.backends.backend_agg", "cv2",
-             "hypothesis", "pytest", "_hypothesis_pytestplugin")
+BUDGET = 5.0
 LOGIC = {ast.And: ast.Or, ast.Or: ast.And}
 
 
@@ -153,7 +156,15 @@ class Recorder:
     def pytest_sessionfinish(self) -> None:
         sys.settrace(None)
         self.out.write_text(json.dumps({"seconds": self.seconds, "everyone": sorted(self.everyone),
-                                        "lines": {line: sorted(ids - {""}) for line, ids in self.lines.items()}}))
+                                        "lines": {line: sorted(ids - {""}) for line, ids in self.lines.items()},
+                                        "packages": installed()}))
+
+
+def installed() -> list[str]:
+    """The modules of other packages that are imported by now."""
+    homes = tuple(site.getsitepackages())
+    return sorted(name for name, module in list(sys.modules.items())
+                  if str(getattr(module, "__file__", None) or "").startswith(homes))
 
 
 class Chosen:
@@ -168,7 +179,7 @@ class Chosen:
 
 @dataclass(frozen=True)
 class Known:
-    """What the run without any change told."""
+    """What the run without any change told; reading it imports the packages of that run."""
 
     seconds: dict[str, float]
     lines: dict[int, set[str]]
@@ -177,16 +188,27 @@ class Known:
     @classmethod
     def read(cls, file: Path) -> "Known":
         told = json.loads(file.read_text())
+        for name in told["packages"]:
+            with contextlib.suppress(Exception):  # some parts are made, not imported
+                import_module(name)
         return cls(told["seconds"], {int(line): set(ids) for line, ids in told["lines"].items()},
                    set(told["everyone"]))
 
-    def tests(self, found: Mutation, every: bool) -> list[str]:
-        """The tests that may notice the change, those that run its lines first, the fastest of them first."""
+    def tests(self, found: Mutation, every: bool, budget: float) -> list[str]:
+        """The tests that may notice the change, those that run its lines first, the fastest of them first.
+
+        No more than take `budget` seconds together, but at least five.
+        """
         lines = range(found.line, found.last_line + 1)
         near = set().union(*(self.lines.get(line, set()) for line in lines))
         if every or not near or self.everyone & set(lines):
-            return sorted(self.seconds, key=lambda name: (name not in near, self.seconds[name]))
-        return sorted(near, key=self.seconds.__getitem__)
+            near = set(self.seconds)
+        order = sorted(near, key=lambda name: (not self._runs(name, lines), self.seconds[name]))
+        ends = list(accumulate(self.seconds[name] for name in order))
+        return [name for place, (name, end) in enumerate(zip(order, ends)) if place < 5 or end <= budget]
+
+    def _runs(self, test: str, lines: range) -> bool:
+        return any(test in self.lines.get(line, ()) for line in lines)
 
 
 def outcome(tree: Path, tests: list[str], plugin: object, limit: int) -> str:
@@ -255,7 +277,7 @@ def parser() -> argparse.ArgumentParser:
     answer.add_argument("--sample", type=int, help="at most so many, drawn at random")
     answer.add_argument("--seed", type=int, default=0)
     answer.add_argument("--only", default="", help="only changes whose name contains this, e.g. a function")
-    answer.add_argument("--preload", nargs="*", default=[], help=f"beside {', '.join(PRELOADED)}")
+    answer.add_argument("--budget", type=float, default=BUDGET, help="seconds of tests that a change must survive")
     answer.add_argument("--again", action="store_true", help="try the survivors once more, by all the tests")
     answer.add_argument("--list", action="store_true", help="only print what would be tried")
     answer.add_argument("--table", action="store_true", help="only write results/mutations.md")
@@ -276,8 +298,6 @@ def main(argv: list[str] | None = None) -> int:
         print("\n".join(f"{args.module}:{found.line}: {found.name}" for found in chosen))
         return 0
     log = args.work / f"{args.module.replace('/', '.')}.jsonl"
-    for name in (*PRELOADED, *args.preload):
-        import_module(name)
     if not (told := tried(args, source, chosen, log)):
         print(f"the tests fail without any change: {' '.join(args.tests)}", file=sys.stderr)
         return 1
@@ -307,7 +327,7 @@ def tried(args: argparse.Namespace, source: str, chosen: list[Mutation], log: Pa
             if found.name in known and not (args.again and known[found.name] == "pass"):
                 continue
             (tree / args.module).write_bytes(data[:found.start] + found.new.encode() + data[found.end:])
-            tests = first.tests(found, args.again)
+            tests = first.tests(found, args.again, args.budget)
             known[found.name] = outcome(tree, sorted({name.split("::")[0] for name in tests}), Chosen(tests), limit)
             log.parent.mkdir(parents=True, exist_ok=True)
             with log.open("a", encoding="utf-8") as out:
