@@ -1,5 +1,6 @@
 """What all commands share: exit codes, one-line errors, progress. Imports nothing heavy."""
 
+import argparse
 import logging
 import os
 import re
@@ -21,6 +22,18 @@ INTERRUPTED = "interrupted; what is finished is kept, run the command again (wit
 TERMINATED = INTERRUPTED.replace("interrupted", "stopped by SIGTERM", 1)
 # What a terminal would obey or break a line at, except the line's end and the tab.
 _CONTROL = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+
+def at_least(least: int, args: argparse.Namespace, *names: str) -> None:
+    """Refuse numbers below `least`; an option that is None was not given.
+
+    Raises:
+        InputError: names the first option that is below.
+    """
+    for name in names:
+        value = getattr(args, name)
+        if value is not None and value < least:
+            raise InputError(f"--{name.replace('_', '-')} is {value}; expected {least} or more")
 
 
 class Terminated(KeyboardInterrupt):

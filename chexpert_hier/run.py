@@ -35,8 +35,8 @@ log = logging.getLogger("chexpert_hier.run")
 
 CHECKED_FILMS = 100  # sent through the reloaded SavedModel
 
-PHANTOM_FILMS = {"patients": 1400, "valid_patients": 350, "seed": 0, "report_noise": 0.3, "laterals": False,
-                 "most_studies": 3}
+PHANTOM_FILMS: dict[str, Any] = {"patients": 1400, "valid_patients": 350, "seed": 0, "report_noise": 0.3,
+                                 "laterals": False, "most_studies": 3}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -165,6 +165,7 @@ def _dataset(settings: Settings, out: Path) -> Dataset:
     from .datasets import presence
     from .prepare import sources
 
+    assert settings.data is not None  # `_with_data` has seen to it
     dataset = sources.read_data(settings.recipe, settings.data, settings.labels, settings.limit)
     dataset, bad = presence.require_films(dataset, skip_bad=settings.skip_bad)
     if settings.skip_bad:
@@ -259,7 +260,7 @@ def _selftrained(settings: Settings, train: "Films") -> np.ndarray | None:
     if not settings.selftrained:
         raise InputError(f"--policy {recipe.policy} needs --selftrained CSV, a finished run's predictions of the "
                          "training films (python -m chexpert_hier.predict .../train.csv --model RUN --out CSV)")
-    return reading.read_predictions(settings.selftrained, train.keys, train.labels)
+    return reading.read_predictions(settings.selftrained, list(train.keys), train.labels)
 
 
 def _facts(settings: Settings, source: "Source", command: list[str]) -> dict[str, Any]:
@@ -322,7 +323,7 @@ def _evaluate(recipe: recipes.Recipe, tree: hierarchy.Tree, valid: "Films", answ
     from . import evaluate
     from .evaluate.runs import joining_of
 
-    joining = joining_of(recipe, valid.labels, answers["Path"], valid.dataset.films["patient"])
+    joining = joining_of(recipe, valid.labels, list(answers["Path"]), list(valid.dataset.films["patient"]))
     result = evaluate.evaluate(answers, pd.read_csv(out / "truth.csv"), joining, evaluate.Judging(
         seed=recipe.seed, tree=tree, name=recipe.name, by=("Set",) if valid.dataset.roots else ()),
         conditional=pd.read_csv(out / "conditional.csv"))
@@ -333,10 +334,10 @@ def _evaluate(recipe: recipes.Recipe, tree: hierarchy.Tree, valid: "Films", answ
 def table(rows: pd.DataFrame) -> str:
     """The AUROCs with their 95 % intervals as lines of text."""
     lines = [f"{'':<28}{'AUROC':>7}  {'95 % interval':<16}{'positives':>10}{'negatives':>11}"]
-    for row in rows.itertuples():
-        interval = f"{row.auroc_low:.3f} to {row.auroc_high:.3f}"
-        counts = "" if pd.isna(row.positives) else f"{row.positives:>10.0f}{row.negatives:>11.0f}"
-        lines.append(f"{row.label:<28}{row.auroc:>7.3f}  {interval:<16}{counts}")
+    for row in rows.to_dict("records"):
+        interval = f"{row['auroc_low']:.3f} to {row['auroc_high']:.3f}"
+        counts = "" if pd.isna(row["positives"]) else f"{row['positives']:>10.0f}{row['negatives']:>11.0f}"
+        lines.append(f"{row['label']:<28}{row['auroc']:>7.3f}  {interval:<16}{counts}")
     return "\n".join(lines)
 
 

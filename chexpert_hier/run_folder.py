@@ -43,7 +43,7 @@ class Facts:
     options: dict[str, Any] = field(default_factory=dict)
 
 
-def read_facts(run: Path) -> dict:
+def read_facts(run: Path) -> dict[str, Any]:
     """What a run folder says of itself (recipe.json).
 
     Raises:
@@ -60,12 +60,12 @@ def read_facts(run: Path) -> dict:
     return {"labels": None, "limit": None, "options": {}, **facts}
 
 
-def is_synthetic(facts: dict) -> bool:
+def is_synthetic(facts: dict[str, Any]) -> bool:
     """Whether a run was trained on drawn films, so that its answers mean nothing for real ones."""
     data = facts["data"]
     return bool(data.get("synthetic")) or data["name"].startswith("phantom") or facts["recipe"]["name"] == "phantom"
 
 
-def data_folders(facts: dict) -> list[Path]:
+def data_folders(facts: dict[str, Any]) -> list[Path]:
     """The folders of the data sets that a run was trained on."""
     return [Path(folder) for folder in facts["data"].get("roots") or [facts["data"]["root"]]]

@@ -73,7 +73,7 @@ def _one_of(kinds: tuple[Any, ...], given: object, where: str) -> Any:
     raise problem
 
 
-def _tuple(inner: tuple[Any, ...], given: object, where: str) -> tuple:
+def _tuple(inner: tuple[Any, ...], given: object, where: str) -> tuple[Any, ...]:
     many = inner[1:] == (...,)
     if not isinstance(given, list | tuple) or not (many or len(given) == len(inner)):
         raise InputError(f"{where}: expected {'a list' if many else f'{len(inner)} values'}, received {_short(given)}")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from . import hierarchy, recipes
+from . import commands, hierarchy, recipes
 from .datasets import joint
 from .errors import InputError
 from .network.backbones import backbone_of
@@ -100,8 +100,7 @@ def _asked(args: argparse.Namespace, base: recipes.Recipe | None = None) -> Sett
     recipe = recipes.change(recipe, *whole, *args.set, **{name: getattr(args, name) for name in FIELDS})
     if args.checkpoint_every < 0:
         raise InputError(f"--checkpoint-every is {args.checkpoint_every}; expected 1 or more batches")
-    if args.limit is not None and args.limit < 1:
-        raise InputError(f"--limit is {args.limit}; expected 1 or more")
+    commands.at_least(1, args, "limit")
     backbone_of(recipe.arch)
     joint.readers_of(recipe.reader, len(args.data) if args.data else None)
     names = [name.strip() for name in args.labels.split(",")] if args.labels else None
@@ -114,9 +113,10 @@ def _tree(args: argparse.Namespace, recipe: recipes.Recipe) -> str | dict[str, l
     if not args.tree:
         return "flat" if set(recipe.reader.split(joint.BETWEEN)) == {"csv"} else recipe.tree
     if args.tree in hierarchy.TREES or args.tree == "flat":
-        return args.tree
+        return str(args.tree)
     try:
-        return json.loads(Path(args.tree).read_text(encoding="utf-8"))
+        tree: dict[str, list[str]] = json.loads(Path(args.tree).read_text(encoding="utf-8"))
+        return tree
     except (OSError, ValueError) as error:
         raise InputError(f"--tree {args.tree}: expected a JSON file {{child: [parents]}}, or one of: flat, "
                          f"{', '.join(hierarchy.TREES)} ({error})") from error

@@ -77,9 +77,9 @@ def _write(client: Any, run: str, facts: Mapping[str, Any], history: pd.DataFram
     for name, value in parameters(facts):
         client.log_param(run, name, value)
     for step, row in enumerate(history.to_dict("records"), 1):
-        for name, value in row.items():
-            if name not in NO_VALUES and value == value:
-                client.log_metric(run, f"{row['stage']}/{name}", float(value), step=step)
+        for column, number in row.items():
+            if column not in NO_VALUES and number == number:
+                client.log_metric(run, f"{row['stage']}/{column}", float(number), step=step)
     for row in table.to_dict("records"):
         for name in ("auroc", "auroc_low", "auroc_high"):
             if row[name] == row[name]:

@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from chexpert_hier.archive import places
-from chexpert_hier.archive.commits import Ledger
+from chexpert_hier.archive.commits import ResultStore
 from chexpert_hier.archive.manifest import Source, make
 from chexpert_hier.archive.worker import Opening, Worker
 
@@ -73,17 +73,17 @@ def run(args: argparse.Namespace, rows: int, home: Path) -> dict:
     out = places.at(home / "out")
     began = time.monotonic()
     manifest = make(Source(str(home / "films.parquet")), out / "manifest", args.rows_per_file)
-    listed, ledger = time.monotonic() - began, Ledger(out)
+    listed, store = time.monotonic() - began, ResultStore(out)
     opening = Stub((str(args.model.resolve()),), "stub", real=args.real, film=args.film)
     watch = Watch()
     began = time.monotonic()
     with cluster.connected(None, args.workers) as means, watch:
-        done = sum(block.rows for block in cluster.score(manifest, ledger, opening, means))
+        done = sum(block.rows for block in cluster.score(manifest, store, opening, means))
     took = time.monotonic() - began
     began = time.monotonic()
-    ledger.repair()
-    same = np.array_equal(ledger.ids(), np.arange(rows))
-    size = sum(file.stat().st_size for file in Path(ledger.results.path).iterdir())
+    store.repair()
+    same = np.array_equal(store.ids(), np.arange(rows))
+    size = sum(file.stat().st_size for file in Path(store.results.path).iterdir())
     return {"films": rows, "blocks": manifest.blocks, "listed": listed, "took": took, "done": done, "once": same,
             "checked": time.monotonic() - began, "bytes": size / rows, **watch.found()}
 

@@ -7,7 +7,7 @@
 from ..faces import lazily
 
 PUBLIC = {
-    "commits": ("Ledger",),
+    "commits": ("ResultStore",),
     "manifest": ("Manifest", "Source"),
     "worker": ("Opening", "Worker"),
 }

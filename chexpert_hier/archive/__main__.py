@@ -22,7 +22,7 @@ from ..finished.members import ENGINES
 from ..finished.onnx_network import OnnxFile
 from ..run_folder import read_facts
 from . import job, places, summary
-from .commits import Counted, Ledger
+from .commits import Counted, ResultStore
 from .manifest import Manifest, Source
 from .progress import Progress, duration
 from .worker import Opening
@@ -78,42 +78,39 @@ def main(argv: list[str] | None = None) -> int:
         model = job.fingerprint(args.model)
         source = Source(args.films, every_file=args.by_study)
         asked = job.Asked(source.fingerprint(), model, args.engine, args.rows_per_file, args.by_study)
-        ledger = Ledger(out)
-        goes_on = args.resume or args.retry_failed or args.dry_run or not ledger.committed()
+        store = ResultStore(out)
+        goes_on = args.resume or args.retry_failed or args.dry_run or not store.committed()
         manifest = job.begin(out, source, asked, goes_on)
         opening = Opening(tuple(args.model), model, args.batch_size, args.engine, args.by_study)
         if args.dry_run:
-            return _dry_run(manifest, ledger, opening)
-        _work(args, manifest, ledger, opening)
+            return _dry_run(manifest, store, opening)
+        _work(args, manifest, store, opening)
     return 0
 
 
 def _check(args: argparse.Namespace) -> None:
-    for name in ("rows_per_file", "batch_size", "workers"):
-        value = getattr(args, name)
-        if value is not None and value < 1:
-            raise InputError(f"--{name.replace('_', '-')} is {value}; expected 1 or more")
+    commands.at_least(1, args, "rows_per_file", "batch_size", "workers")
     missing = [name for name in ("fsspec", "pyarrow", "ray") if importlib.util.find_spec(name) is None]
     if missing:
         raise InputError(f"archive needs {', '.join(missing)}; {places.INSTALL}")
 
 
-def _work(args: argparse.Namespace, manifest: Manifest, ledger: Ledger, opening: Opening) -> None:
-    ledger.repair()
+def _work(args: argparse.Namespace, manifest: Manifest, store: ResultStore, opening: Opening) -> None:
+    store.repair()
     if args.retry_failed:
-        log.info("%d films with an error are scored again", ledger.forget_failed())
-    start, before = time.monotonic(), ledger.done()
+        log.info("%d films with an error are scored again", store.forget_failed())
+    start, before = time.monotonic(), store.done()
     for _ in range(ROUNDS):
-        done = ledger.done()
+        done = store.done()
         if done.rows == manifest.rows:
             break
-        _score(args, manifest, ledger, opening, done)
-        ledger.repair()
-    _verify(manifest, ledger)
-    _report(args, manifest, ledger, opening, ledger.done().rows - before.rows, time.monotonic() - start)
+        _score(args, manifest, store, opening, done)
+        store.repair()
+    _verify(manifest, store)
+    _report(args, manifest, store, opening, store.done().rows - before.rows, time.monotonic() - start)
 
 
-def _score(args: argparse.Namespace, manifest: Manifest, ledger: Ledger, opening: Opening, done: Counted) -> None:
+def _score(args: argparse.Namespace, manifest: Manifest, store: ResultStore, opening: Opening, done: Counted) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray would report its use to its makers
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its notes; files below its temporary folder have them all
     from . import cluster
@@ -123,12 +120,12 @@ def _score(args: argparse.Namespace, manifest: Manifest, ledger: Ledger, opening
         log.info("archive: %s films to score in blocks of %s; workers: %d, each with threads: %d%s",
                  f"{manifest.rows - done.rows:,}", f"{manifest.rows_per_block:,}", means.workers, means.threads, card)
         progress = Progress(manifest.rows, done.rows, done.errors)
-        for counted in cluster.score(manifest, ledger, opening, means):
+        for counted in cluster.score(manifest, store, opening, means):
             progress.add(counted.rows, counted.errors)
         progress.close()
 
 
-def _verify(manifest: Manifest, ledger: Ledger) -> None:
+def _verify(manifest: Manifest, store: ResultStore) -> None:
     """Every id exactly once, by the ids themselves.
 
     Raises:
@@ -136,15 +133,15 @@ def _verify(manifest: Manifest, ledger: Ledger) -> None:
     """
     import numpy as np
 
-    found, expected = ledger.ids(), np.sort(manifest.ids())
+    found, expected = store.ids(), np.sort(manifest.ids())
     if not np.array_equal(found, expected):
         missing, twice = len(np.setdiff1d(expected, found)), len(found) - len(np.unique(found))
-        raise InputError(f"{ledger.out}: {missing} films are missing and {twice} are there twice; go on with --resume")
+        raise InputError(f"{store.out}: {missing} films are missing and {twice} are there twice; go on with --resume")
 
 
-def _report(args: argparse.Namespace, manifest: Manifest, ledger: Ledger, opening: Opening, films: int,
+def _report(args: argparse.Namespace, manifest: Manifest, store: ResultStore, opening: Opening, films: int,
             seconds: float) -> None:
-    tables = ledger.tables()
+    tables = store.tables()
     first = next(tables)
     labels = labels_of(first.column_names)
     tally = summary.Tally(labels, summary.reference(args.model, labels))
@@ -155,10 +152,10 @@ def _report(args: argparse.Namespace, manifest: Manifest, ledger: Ledger, openin
     found = tally.as_json() | {"this_session": rate, "models": list(args.model), "source": args.films,
                                "model_fingerprint": opening.fingerprint, "engine": args.engine}
     if args.by_study:
-        found["studies"] = _studies(manifest, ledger, args.model[0], labels)
-    (ledger.out / "summary.json").write((json.dumps(found, indent=1) + "\n").encode())
+        found["studies"] = _studies(manifest, store, args.model[0], labels)
+    (store.out / "summary.json").write((json.dumps(found, indent=1) + "\n").encode())
     print(summary.text(found))
-    print(f"{films:,} films in {duration(seconds)}; rows: {ledger.results}, summary: {ledger.out / 'summary.json'}")
+    print(f"{films:,} films in {duration(seconds)}; rows: {store.results}, summary: {store.out / 'summary.json'}")
 
 
 def labels_of(columns: list[str]) -> list[str]:
@@ -167,12 +164,12 @@ def labels_of(columns: list[str]) -> list[str]:
     return [name for name in columns if name not in other and not name.endswith("]")]
 
 
-def _studies(manifest: Manifest, ledger: Ledger, model: str, labels: list[str]) -> dict[str, object]:
+def _studies(manifest: Manifest, store: ResultStore, model: str, labels: list[str]) -> dict[str, object]:
     from . import studies
 
     rule = study_rule(Path(model))
-    count = studies.write(ledger, labels, rule, manifest.rows)
-    print(f"{count:,} studies by the rule {rule}: {ledger.out / studies.FOLDER}")
+    count = studies.write(store, labels, rule, manifest.rows)
+    print(f"{count:,} studies by the rule {rule}: {store.out / studies.FOLDER}")
     return {"studies": count, "rule": rule}
 
 
@@ -187,7 +184,7 @@ def study_rule(model: Path) -> str:
     return metadata["members"][0]["recipe"]["study_score"]
 
 
-def _dry_run(manifest: Manifest, ledger: Ledger, opening: Opening) -> int:
+def _dry_run(manifest: Manifest, store: ResultStore, opening: Opening) -> int:
     """Open the models, look for a sample of films, and compare what the results need with the free space."""
     from ..paths import unescaped
 
@@ -196,7 +193,7 @@ def _dry_run(manifest: Manifest, ledger: Ledger, opening: Opening) -> int:
     rows = [manifest.block(number).slice(0, 1).to_pylist()[0] for number in range(0, manifest.blocks, step)]
     rows += manifest.block(0).slice(1, max(SAMPLE - len(rows), 0)).to_pylist()
     missing = [row["name"] for row in rows if not places.at(unescaped(row["path"])).exists()]
-    done, free = ledger.done(), ledger.out.free()
+    done, free = store.done(), store.out.free()
     need = (manifest.rows - done.rows) * BYTES_A_ROW
     print(f"films: {manifest.rows:,}, of them {done.rows:,} done; {manifest.blocks:,} files of "
           f"{manifest.rows_per_block:,} rows")
@@ -204,7 +201,7 @@ def _dry_run(manifest: Manifest, ledger: Ledger, opening: Opening) -> int:
     print(f"looked for {len(rows):,} films: {len(missing):,} missing" + (f", e.g. {missing[0]}" if missing else ""))
     print(f"results: about {need / 1e9:.2f} GB" + ("" if free is None else f"; free: {free / 1e9:.2f} GB"))
     if free is not None and need > free:
-        raise InputError(f"{ledger.out}: the results need about {need / 1e9:.2f} GB, "
+        raise InputError(f"{store.out}: the results need about {need / 1e9:.2f} GB, "
                          f"{free / 1e9:.2f} GB are free; free some space, or choose another --out")
     if len(missing) == len(rows):
         raise InputError(f"{missing[0]}: no such file, nor any other of {len(rows)} looked for; are "

@@ -27,7 +27,7 @@ from ray.data.datasource import Datasource, ReadTask
 
 from ..errors import InputError
 from ..files import raise_if_disk
-from .commits import Counted, Ledger
+from .commits import Counted, ResultStore
 from .manifest import Manifest
 from .worker import Opening, Worker
 
@@ -128,12 +128,12 @@ def _means(address: str | None, workers: int | None, cores: int) -> Means:
     return Means(chosen, share, max(1, real // chosen))
 
 
-def score(manifest: Manifest, ledger: Ledger, opening: Opening, means: Means) -> Iterator[Counted]:
+def score(manifest: Manifest, store: ResultStore, opening: Opening, means: Means) -> Iterator[Counted]:
     """Score what is not committed yet; gives after each block what it held.
 
     Args:
         manifest: the films.
-        ledger: what is done, and where results go; repaired before.
+        store: what is done, and where results go; repaired before.
         opening: how a worker opens the models.
         means: of `connected`.
 
@@ -142,12 +142,12 @@ def score(manifest: Manifest, ledger: Ledger, opening: Opening, means: Means) ->
     """
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = context.print_on_execution_start = False
-    config = CheckpointConfig("id", ledger.checkpoint.path, delete_checkpoint_on_success=False,
-                              override_filesystem=ledger.out.arrow())
+    config = CheckpointConfig("id", store.checkpoint.path, delete_checkpoint_on_success=False,
+                              override_filesystem=store.out.arrow())
     config.checkpoint_actor_memory_bytes = FILTER_BYTES
     context.checkpoint_config = config
     films = ray.data.read_datasource(_Films(manifest), override_num_blocks=manifest.blocks)
-    sink = _Scoring(Ledger(ledger.out), opening, means.threads)
+    sink = _Scoring(ResultStore(store.out), opening, means.threads)
     sink.on_write_start()
     pool = ray.data.ActorPoolStrategy(size=means.workers, max_tasks_in_flight_per_actor=2)
     write = Write(sink, input_dependencies=[films._logical_plan.dag], compute=pool,
@@ -159,7 +159,7 @@ def score(manifest: Manifest, ledger: Ledger, opening: Opening, means: Means) ->
                 yield from done["write_return"].dropna()
     except ray.exceptions.RayTaskError as error:
         cause = error.cause if isinstance(error.cause, Exception) else error
-        raise_if_disk(cause, str(ledger.out))
+        raise_if_disk(cause, str(store.out))
         if isinstance(cause, InputError):
             raise InputError(str(cause).split("\nFailed to apply")[0]) from None
         raise
@@ -192,9 +192,9 @@ def _block(manifest: Manifest, number: int) -> list:
 class _Scoring(ParquetDatasink):
     """A sink that scores what it is given to write; in each actor it opens the models once."""
 
-    def __init__(self, ledger: Ledger, opening: Opening, threads: int):
-        super().__init__(ledger.results.path, filesystem=ledger.out.arrow(), arrow_parquet_args={"compression": "zstd"})
-        self.ledger, self.opening, self.threads = ledger, opening, threads
+    def __init__(self, store: ResultStore, opening: Opening, threads: int):
+        super().__init__(store.results.path, filesystem=store.out.arrow(), arrow_parquet_args={"compression": "zstd"})
+        self.store, self.opening, self.threads = store, opening, threads
         self.worker: Worker | None = None
 
     def write(self, blocks: Any, ctx: Any) -> Counted:
@@ -204,7 +204,7 @@ class _Scoring(ParquetDatasink):
         if self.worker is None:
             _prepare_process(self.threads)
             self.worker = self.opening.worker()
-        with self.ledger.in_hand(tables[0]["id"][0].as_py()) as deaths:
+        with self.store.in_hand(tables[0]["id"][0].as_py()) as deaths:
             scored = [self.worker.score_after(deaths, table) for table in tables]
             super().write(scored, ctx)
         rows = sum(len(table) for table in scored)

@@ -35,7 +35,7 @@ class Counted:
     errors: int
 
 
-class Ledger:
+class ResultStore:
     """The result files of a job and their checkpoints.
 
     Attributes:

@@ -14,7 +14,7 @@ import pandas as pd
 
 from ..evaluate.aggregate import combine
 from ..films import dicom
-from .commits import Ledger
+from .commits import ResultStore
 from .places import Place
 
 FOLDER = "studies"
@@ -60,11 +60,11 @@ def _other(modality: str, part: str, picture: bool) -> str:
     return "" if picture else "no picture"
 
 
-def write(ledger: Ledger, labels: Sequence[str], rule: str, films: int) -> int:
+def write(store: ResultStore, labels: Sequence[str], rule: str, films: int) -> int:
     """One row for each study, below `studies` in the job's folder: the films' probabilities by the recipe's rule.
 
     Args:
-        ledger: the job's finished films.
+        store: the job's finished films.
         labels: the findings.
         rule: one of evaluate.aggregate.RULES.
         films: how many the job has; they are gone through in as many passes as memory needs.
@@ -72,16 +72,16 @@ def write(ledger: Ledger, labels: Sequence[str], rule: str, films: int) -> int:
     Returns:
         how many studies. A study none of whose films was answered has blank findings and an error.
     """
-    folder = ledger.out / FOLDER
+    folder = store.out / FOLDER
     for old in folder.files(".parquet"):
         old.remove()
     passes = -(-films // FILMS_AT_ONCE)
-    return sum(_write_part(ledger, folder, labels, rule, number, passes) for number in range(passes))
+    return sum(_write_part(store, folder, labels, rule, number, passes) for number in range(passes))
 
 
-def _write_part(ledger: Ledger, folder: Place, labels: Sequence[str], rule: str, number: int, passes: int) -> int:
+def _write_part(store: ResultStore, folder: Place, labels: Sequence[str], rule: str, number: int, passes: int) -> int:
     columns = ["id", "study", "skipped", "error", *labels]
-    parts = [_of_part(table.to_pandas(), number, passes) for table in ledger.tables(columns)]
+    parts = [_of_part(table.to_pandas(), number, passes) for table in store.tables(columns)]
     table = pd.concat(parts, ignore_index=True)
     studies = of_films(table, labels, rule)
     if len(studies):

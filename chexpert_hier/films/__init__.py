@@ -3,7 +3,7 @@
 from ..faces import lazily
 
 PUBLIC = {
-    "decode": ("Decoded", "decode_film", "graph_decode", "read_film"),
+    "decode": ("Decoded", "decode_film", "read_film"),
     "grey": ("DamagedError", "FilmError"),
     "headers": ("read_header",),
     "plausible": ("FLAGS", "flag", "graph_flag"),

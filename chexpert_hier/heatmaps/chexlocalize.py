@@ -252,8 +252,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Run the command; 0 when done."""
     args = parser().parse_args(argv)
-    if args.draws < 0:
-        raise InputError(f"--draws is {args.draws}; expected 0 or more")
+    commands.at_least(0, args, "draws")
     answer = from_segments(args.segments) if args.segments else from_maps(args.maps, read_thresholds(args.threshold))
     found = localisation(args.masks, answer, all_films=args.all_films, draws=args.draws, seed=args.seed)
     with locked(args.out):

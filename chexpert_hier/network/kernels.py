@@ -104,7 +104,7 @@ class FusedAdam(keras.optimizers.Adam):
     """Keras' Adam with one kernel for an array of weights: the same variables, and the same formula (Kingma & Ba 2015,
     end of section 2)."""
 
-    def apply(self, grads: list, trainable_variables: list | None = None) -> None:
+    def apply(self, grads: list[Any], trainable_variables: list[Any] | None = None) -> None:
         """Calculate the step's powers of beta once for all arrays; then Keras' own."""
         import tensorflow as tf
 

@@ -8,11 +8,12 @@ import numpy as np
 from ..errors import one_of
 from .model import Findings, head_layer, is_three_class, logits_of
 
+Cut = tuple[keras.Model, keras.Model, bool]
 # Cuts that were made: every new one would stay with the network's layers as long as they live.
-_CUTS: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
+_CUTS: weakref.WeakKeyDictionary[keras.Model, dict[str | None, Cut]] = weakref.WeakKeyDictionary()
 
 
-def map_model(model: keras.Model, layer: str | None = None) -> tuple[keras.Model, keras.Model, bool]:
+def map_model(model: keras.Model, layer: str | None = None) -> Cut:
     """Cut the network at its last maps, or at those of an earlier layer.
 
     Args:
@@ -33,22 +34,22 @@ def map_model(model: keras.Model, layer: str | None = None) -> tuple[keras.Model
     return cuts[layer]
 
 
-def _cut(model: keras.Model, layer: str | None) -> tuple[keras.Model, keras.Model, bool]:
+def _cut(model: keras.Model, layer: str | None) -> Cut:
     if layer is not None:
         one_of("layer (--layer)", layer, map_layers(model))
         maps = model.get_layer(layer).output
         x = logits_of(model, head_layer(model).input)
         x = x[..., 1] - x[..., 0] if is_three_class(model) else x
         return keras.Model(model.input, maps, name="maps"), keras.Model(maps, x, name="maps_to_logits"), False
-    names = [layer.name for layer in model.layers]
+    names = [one.name for one in model.layers]
     pool = model.get_layer("pool")
     maps = model.get_layer("head_conv").output if "head_conv" in names else pool.input
     top = keras.Input(maps.shape[1:], name="maps")
     x = top
-    for layer in model.layers[names.index("head_bn") if "head_bn" in names else names.index("pool"):]:
-        if isinstance(layer, Findings):
+    for one in model.layers[names.index("head_bn") if "head_bn" in names else names.index("pool"):]:
+        if isinstance(one, Findings):
             break
-        x = layer(x)
+        x = one(x)
     x = logits_of(model, x)
     if is_three_class(model):
         x = x[..., 1] - x[..., 0]
@@ -71,7 +72,8 @@ def map_layers(model: keras.Model) -> dict[str, int]:
         for tensor in keras.tree.flatten(layer.input):
             if id(tensor) in place:
                 reach[place[id(tensor)]] = k
-    found, farthest = {}, 0
+    found: dict[str, int] = {}
+    farthest = 0
     for k, layer in enumerate(layers):
         if farthest <= k and k and len(layer.output.shape) == 4:
             side = layer.output.shape[1]
@@ -101,8 +103,8 @@ def map_cells(model: keras.Model, layer: str | None = None) -> tuple[float, floa
             if not node.input_tensors:
                 continue
             before = [seen[id(tensor)] for tensor in node.input_tensors]
-            start, step = np.mean([at[0] for at in before]), before[0][1]
-            after = _shifted(node.operation, float(start), step, node.input_tensors[0].shape[1])
+            start, step = float(np.mean([at[0] for at in before])), before[0][1]
+            after = _shifted(node.operation, start, step, node.input_tensors[0].shape[1])
             seen |= {id(tensor): after for tensor in node.outputs}
     (start, step), side = seen[id(to_maps.outputs[0])], to_maps.inputs[0].shape[1]
     return (start + 0.5) / side, step / side
@@ -128,8 +130,8 @@ def map_weights(model: keras.Model) -> np.ndarray:
 
     For the three-class head: positive minus negative, which is what p(positive) depends on at evaluation.
     """
-    kernel = keras.ops.convert_to_numpy(head_layer(model).kernel)
+    kernel: np.ndarray = keras.ops.convert_to_numpy(head_layer(model).kernel)
     if is_three_class(model):
-        three = kernel.reshape(len(kernel), -1, 3)  # (k, labels, states)
-        return three[..., 1] - three[..., 0]
+        three: np.ndarray = kernel.reshape(len(kernel), -1, 3)  # (k, labels, states)
+        return np.asarray(three[..., 1] - three[..., 0])
     return kernel

@@ -7,8 +7,9 @@ saved model says what its outputs are.
 import logging
 import os
 import weakref
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -20,6 +21,8 @@ from . import kernels
 from .backbones import backbone_of
 from .weights import assign_in_order, find_weights, layer_arrays, load_weights
 
+Tensor = Any  # of the backend
+Shape = tuple[int | None, ...]
 log = logging.getLogger("chexpert_hier.network")
 _HALVES: weakref.WeakKeyDictionary[keras.Model, "Halves"] = weakref.WeakKeyDictionary()
 
@@ -28,11 +31,11 @@ _HALVES: weakref.WeakKeyDictionary[keras.Model, "Halves"] = weakref.WeakKeyDicti
 class Findings(keras.layers.Dense):
     """The last Dense layer; knows its labels. Units: one per label, or three per label before `ThreeClass`."""
 
-    def __init__(self, units, labels=(), **kwargs):
+    def __init__(self, units: int, labels: Sequence[str] = (), **kwargs: Any) -> None:
         super().__init__(units, **kwargs)
         self.labels = tuple(labels)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "labels": list(self.labels)}
 
 
@@ -46,26 +49,26 @@ class ThreeClass(keras.layers.Layer):
         activation: "softmax" or "linear" (logits).
     """
 
-    def __init__(self, certain=(), activation="softmax", **kwargs):
+    def __init__(self, certain: Sequence[int] = (), activation: str = "softmax", **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.certain, self.activation = tuple(certain), activation
 
-    def call(self, logits):
+    def call(self, logits: Tensor) -> Tensor:
         logits = keras.ops.reshape(logits, (-1, logits.shape[-1] // 3, 3))
         never = np.zeros(logits.shape[1:], "float32")
         never[list(self.certain), 2] = -1e9  # finite, so that no gradient becomes NaN
         logits = logits + keras.ops.convert_to_tensor(never)
         return keras.ops.softmax(logits, axis=-1) if self.activation == "softmax" else logits
 
-    def compute_output_shape(self, shape):
-        return (shape[0], shape[1] // 3, 3)
+    def compute_output_shape(self, shape: Shape) -> Shape:
+        return (shape[0], int(shape[1] or 0) // 3, 3)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "certain": list(self.certain), "activation": self.activation}
 
 
-def build_model(arch: str, labels, weights="none", image_size: int = 224, head: str = "dense",
-                seed: int | None = None, batchnorm_momentum: float | None = None) -> keras.Model:
+def build_model(arch: str, labels: Iterable[str], weights: str | os.PathLike[str] = "none", image_size: int = 224,
+                head: str = "dense", seed: int | None = None, batchnorm_momentum: float | None = None) -> keras.Model:
     """Build the network: normalised films (n, size, size, 3) -> probabilities (n, labels).
 
     Args:
@@ -104,12 +107,12 @@ def build_model(arch: str, labels, weights="none", image_size: int = 224, head: 
     if batchnorm_momentum is not None:
         for layer in _batch_normalisations(model):
             layer.momentum = batchnorm_momentum
-    if old is not None:
+    if old is not None and file is not None:
         _take_over_head(model, old, file)
     return kernels.fuse(model)
 
 
-def _head(maps, labels: tuple[str, ...], head: str):
+def _head(maps: Tensor, labels: tuple[str, ...], head: str) -> Tensor:
     # Pooling and outputs in float32 also under a 16-bit policy: a mean over maps and a sigmoid near 0 or 1 need it.
     x = maps
     if head == "hbce":
@@ -138,7 +141,7 @@ def _take_over_head(model: keras.Model, old: keras.Model, file: Path) -> None:
         log.info("%s: same labels but another head, only its backbone is used", file)
 
 
-def load_model(path: str | os.PathLike) -> keras.Model:
+def load_model(path: str | os.PathLike[str]) -> keras.Model:
     """Load a saved .keras model without running code from the file (Keras' safe mode), without its compiled state.
 
     Raises:
@@ -219,14 +222,14 @@ def halves(model: keras.Model) -> Halves:
 class _Logits(keras.layers.Layer):
     """The last Dense layer without its sigmoid; its weights are the same variables."""
 
-    def __init__(self, head: Findings):
+    def __init__(self, head: Findings) -> None:
         super().__init__(dtype="float32", name="logits")
         self.head = head
 
-    def call(self, features):
+    def call(self, features: Tensor) -> Tensor:
         return keras.ops.matmul(features, self.head.kernel) + self.head.bias
 
-    def compute_output_shape(self, shape):
+    def compute_output_shape(self, shape: Shape) -> Shape:
         return (shape[0], self.head.units)
 
 
@@ -238,7 +241,8 @@ def logits_model(model: keras.Model) -> keras.Model:
     return keras.Model(model.input, logits_of(model, head_layer(model).input), name=f"{model.name}_logits")
 
 
-def logits_of(model: keras.Model, features):
+def logits_of(model: keras.Model, features: Tensor) -> Tensor:
+    """The logits of features that go into the last Dense layer; see `logits_model`."""
     x = _Logits(head_layer(model))(features)
     for layer in model.layers:
         if isinstance(layer, ThreeClass):
@@ -250,10 +254,10 @@ def logits_of(model: keras.Model, features):
 class PositiveProbability(keras.layers.Layer):
     """`labels.positive_of_three` as a layer: (n, labels, 3) -> p(positive), the uncertain class left out."""
 
-    def call(self, three):
+    def call(self, three: Tensor) -> Tensor:
         return positive_of_three(three)
 
-    def compute_output_shape(self, shape):
+    def compute_output_shape(self, shape: Shape) -> Shape:
         return shape[:-1]
 
 
@@ -302,7 +306,7 @@ def reset_head(model: keras.Model, seed: int) -> None:
     head.bias.assign(keras.ops.zeros(head.bias.shape))
 
 
-def _batch_normalisations(model: keras.Model) -> list:
+def _batch_normalisations(model: keras.Model) -> list[keras.layers.BatchNormalization]:
     return [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
 
 

@@ -24,7 +24,7 @@ FLOATS = {"F64": "<f8", "F32": "<f4", "F16": "<f2"}
 LARGEST_HEADER = 100_000_000  # bytes, the limit of the safetensors format
 
 
-def load_densenet121(backbone: keras.Model, path: str | os.PathLike) -> None:
+def load_densenet121(backbone: keras.Model, path: str | os.PathLike[str]) -> None:
     """Set the weights of Keras' DenseNet-121 from a PyTorch state dict.
 
     Takes torchvision's names, the older ones with a dot (`norm.1`), any prefix (`module.`, `model.densenet121.`), and a
@@ -64,7 +64,8 @@ def _pairs() -> list[tuple[str, str, str]]:
     return [*pairs, ("bn", "norm", "norm5")]
 
 
-def _converted(layer: Any, kind: str, arrays: dict, name: str, path: str | os.PathLike[str]) -> list[np.ndarray]:
+def _converted(layer: Any, kind: str, arrays: dict[str, Any], name: str,
+               path: str | os.PathLike[str]) -> list[np.ndarray]:
     parts = ("weight",) if kind == "conv" else ("weight", "bias", "running_mean", "running_var")
     missing = [f"features.{name}.{part}" for part in parts if f"{name}.{part}" not in arrays]
     if missing:
@@ -85,7 +86,7 @@ def _converted(layer: Any, kind: str, arrays: dict, name: str, path: str | os.Pa
     return [v.astype("float32") for v in values]
 
 
-def _torchvision_names(arrays: dict, path: str | os.PathLike[str]) -> dict:
+def _torchvision_names(arrays: dict[str, Any], path: str | os.PathLike[str]) -> dict[str, Any]:
     """Names below `features.`, whatever stands before it, in torchvision's present spelling."""
     starts = {name[:-len("conv0.weight")] for name in arrays if re.search(r"(^|\.)conv0\.weight$", name)}
     if len(starts) != 1:
@@ -96,7 +97,7 @@ def _torchvision_names(arrays: dict, path: str | os.PathLike[str]) -> dict:
             for name, array in arrays.items() if name.startswith(start)}
 
 
-def read_state(path: str | os.PathLike) -> dict[str, np.ndarray]:
+def read_state(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """Read a state dict without running code from the file: name -> array.
 
     Raises:
@@ -142,7 +143,7 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
         raise InputError(f"{path}: not a readable .safetensors file ({error})") from error
 
 
-def _array(entry: dict, numbers: memoryview) -> np.ndarray:
+def _array(entry: dict[str, Any], numbers: memoryview) -> np.ndarray:
     start, end = entry["data_offsets"]
     if not 0 <= start <= end <= len(numbers):
         raise ValueError("an array lies outside the file")

@@ -23,7 +23,7 @@ from .backbones import WeightsFile, backbone_of
 log = logging.getLogger("chexpert_hier.network")
 
 
-def find_weights(arch: str, weights: str | os.PathLike | None) -> Path | None:
+def find_weights(arch: str, weights: str | os.PathLike[str] | None) -> Path | None:
     """Say which file the weights come from, before any network is built; ImageNet weights are fetched when absent.
 
     Args:
@@ -74,7 +74,7 @@ def _md5(path: Path) -> str:
         return hashlib.file_digest(handle, "md5").hexdigest()
 
 
-def load_weights(backbone: keras.Model, path: str | os.PathLike, arch: str) -> keras.Model | None:
+def load_weights(backbone: keras.Model, path: str | os.PathLike[str], arch: str) -> keras.Model | None:
     """Load a backbone's weights from a file of this architecture, with or without layers on top.
 
     Takes .keras (safe mode: no code in the file is run), .weights.h5, older .h5 weights or whole models, and for
@@ -140,8 +140,8 @@ def layers_with_weights(model: keras.Model) -> list[keras.layers.Layer]:
     return layers
 
 
-def _h5_order(layer: keras.layers.Layer) -> list:
-    return layer.trainable_variables + layer.non_trainable_variables  # the order of Keras' older .h5 files
+def _h5_order(layer: keras.layers.Layer) -> list[Any]:
+    return [*layer.trainable_variables, *layer.non_trainable_variables]  # the order of Keras' older .h5 files
 
 
 def layer_arrays(model: keras.Model) -> list[list[np.ndarray]]:

@@ -100,8 +100,8 @@ def _open(args: argparse.Namespace, views: Views) -> Engine:
 
 
 def _check(args: argparse.Namespace) -> None:
-    if args.tta < 0 or args.batch_size < 1:
-        raise InputError(f"--tta is {args.tta} and --batch-size {args.batch_size}; expected 0 or more, and 1 or more")
+    commands.at_least(0, args, "tta")
+    commands.at_least(1, args, "batch_size")
     if args.uncertainty and not re.fullmatch(r"ensemble|mc:[1-9]\d{0,3}", args.uncertainty):
         raise InputError(f"--uncertainty is {args.uncertainty!r}; expected ensemble or mc:T, e.g. mc:10")
     if args.out and args.out.suffix.lower() not in (".csv", ".json"):

@@ -12,7 +12,6 @@ import cv2
 
 from .. import commands, recipes
 from ..datasets import joint, presence, reading
-from ..errors import InputError
 from . import sources
 from .croppers import in_words
 from .making import prepare
@@ -50,8 +49,7 @@ def main(argv: list[str] | None = None) -> int:
         logging.getLogger("chexpert_hier").setLevel(logging.WARNING)
     recipe = recipes.change(recipes.named(args.recipe), *args.set,
                             **{name: getattr(args, name) for name in ("seed", "reader", "views", "resize")})
-    if args.workers is not None and args.workers < 1:
-        raise InputError(f"--workers is {args.workers}; expected 1 or more")
+    commands.at_least(1, args, "workers")
     cv2.setNumThreads(1)  # films go to threads of their own
     names = [name.strip() for name in args.labels.split(",")] if args.labels else None
     dataset = sources.read_data(recipe, args.data, names, args.limit, allow_outside=args.allow_outside)

@@ -11,7 +11,6 @@ import sys
 from pathlib import Path
 
 from .. import commands
-from ..errors import InputError
 from .page import write
 
 
@@ -30,8 +29,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Run the command; 0 when done."""
     args = parser().parse_args(argv)
-    if args.replicates < 0:
-        raise InputError(f"--replicates is {args.replicates}; expected 0 or more")
+    commands.at_least(0, args, "replicates")
     if args.quiet:
         logging.getLogger("chexpert_hier").setLevel(logging.WARNING)
     print(f"report: {write(args.run, args.out, replicates=args.replicates, films=not args.no_films)}")

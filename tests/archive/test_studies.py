@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from chexpert_hier.archive import places, studies
-from chexpert_hier.archive.commits import Ledger
+from chexpert_hier.archive.commits import ResultStore
 
 pa = pytest.importorskip("pyarrow", reason="archive needs pyarrow")
 
@@ -62,14 +62,14 @@ def test_written_in_as_many_passes_as_memory_needs(tmp_path, monkeypatch, at_onc
     from pyarrow import parquet
 
     monkeypatch.setattr(studies, "FILMS_AT_ONCE", at_once)
-    ledger = Ledger(places.at(tmp_path))
+    store = ResultStore(places.at(tmp_path))
     for folder in ("results", "checkpoint"):
         (tmp_path / folder).mkdir()
     for number, part in enumerate((films().iloc[:3], films().iloc[3:])):
         whole = pa.Table.from_pandas(part, preserve_index=False)
-        parquet.write_table(whole, ledger.rows_file(f"x_{number:06d}").path)
-        parquet.write_table(whole.select(["id"]), (ledger.checkpoint / f"x_{number:06d}.parquet").path)
-    assert studies.write(ledger, ["Edema"], "max", 6) == 3
+        parquet.write_table(whole, store.rows_file(f"x_{number:06d}").path)
+        parquet.write_table(whole.select(["id"]), (store.checkpoint / f"x_{number:06d}.parquet").path)
+    assert studies.write(store, ["Edema"], "max", 6) == 3
     found = pd.concat([pd.read_parquet(file) for file in sorted((tmp_path / "studies").iterdir())])
     assert set(found["study"]) == {"a", "b", "c"} and found.set_index("study").loc["a", "films"] == 2
-    assert studies.write(ledger, ["Edema"], "max", 6) == 3  # again: replaced, not added
+    assert studies.write(store, ["Edema"], "max", 6) == 3  # again: replaced, not added

@@ -191,6 +191,20 @@ def test_three_class_loss_against_a_loop(normalise):
     assert pieces == pytest.approx(value(loss, truth, logits), rel=1e-5)
 
 
+def test_one_light_cell_alone_weighs_as_it_should():
+    """Counts below 1 and labels without any counted cell: the mean is over what counts, nothing is taken for one."""
+    truth = np.full((2, 3, 3), np.nan, "float32")
+    truth[0, 1] = [0, 1, 0]
+    p = np.full((2, 3, 3), 0.25, "float32")
+    p[..., 2] = 0.5
+    for normalise, expected in (("n", 0.5 * np.log(4)), ("weights", np.log(4))):
+        loss = losses.ThreeClassCE(np.full((3, 3), 0.5), normalise)
+        assert value(loss, truth, p) == pytest.approx(expected, rel=1e-6)
+    for loss in (losses.BCE(), losses.BCESum()):
+        assert value(loss, np.array([[1.0, np.nan]], "float32"), np.array([[0.25, 0.5]], "float32")) == pytest.approx(
+            np.log(4), rel=1e-6)
+
+
 def test_product_loss_is_cross_entropy_of_the_products():
     truth, logits = example("product_bce")
     p = probabilities("product_bce", logits).astype(float)
@@ -204,6 +218,13 @@ def test_product_loss_keeps_its_gradient_where_products_underflow():
     logits = np.full((1, 5), -80.0, "float32")  # product of three: e^-240, 0 in float32
     slope = gradient(losses.ProductBCE(ANCESTORS, from_logits=True), np.ones((1, 5), "float32"), logits)
     np.testing.assert_allclose(slope[0] * 5, [-4, -2, -1, -1, -1], rtol=1e-5)  # one for each label that it is in
+
+
+def test_product_loss_is_never_below_zero_by_rounding():
+    chain = [[1, 0, 0], [1, 1, 0], [1, 1, 1]]
+    logits = np.linspace(-30, 5, 36, dtype="float32")[:, None] * np.array([[1, 0.9, 0.7]], "float32")
+    cells = losses.ProductBCE(chain, from_logits=True).cells(np.zeros((36, 3), "float32"), logits)
+    assert (keras.ops.convert_to_numpy(cells) >= 0).all()
 
 
 def test_product_loss_of_a_sure_wrong_chain():
@@ -262,6 +283,26 @@ def test_losses_are_built_by_name_from_targets_and_tree(name):
     assert type(loss) is LOSSES[base] and np.isfinite(value(loss, truth, logits))
     if "data-driven" in name:
         assert loss.weights == hierarchy.edge_penalties(truth, tree).tolist()
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_probabilities_are_expected_unless_logits_are_named(name):
+    tree = hierarchy.Tree(tuple("ABCDE"), {"B": ("A",), "C": ("B",), "D": ("A",)})
+    truth, _ = example(name)
+    assert LOSSES[name](**SETTINGS[name]).from_logits is False
+    assert LOSSES[name].from_data(truth, tree, ()).from_logits is losses.build(name, truth, tree).from_logits is False
+    assert LOSSES[name].from_data(truth, tree, (), True).from_logits is True
+
+
+def test_what_the_options_set():
+    tree = hierarchy.Tree(tuple("ABCDE"), {"B": ("A",), "C": ("B",), "D": ("A",)})
+    hot = example("three_class")[0]
+    assert losses.build("three_class", hot).normalise == losses.ThreeClassCE().normalise == "n"
+    assert losses.build("three_class+by-weights", hot).normalise == "weights"
+    for name in ("hbce_soft", "hbce_literal"):
+        assert losses.build(name, hot, tree).weights == LOSSES[name](EDGES).weights == [0.5] * 3
+    assert losses.build("hbce_soft", hot, tree).space == losses.HBCESoft(EDGES).space == "probability"
+    assert losses.build("hbce_soft+log", hot, tree).space == "log"
 
 
 def test_a_new_loss_is_one_class_and_one_row(monkeypatch):
