@@ -60,7 +60,7 @@ def main(argv: list[str] | None = None) -> int:
 def _check(args: argparse.Namespace, token: str) -> None:
     commands.at_least(1, args, "batch_size", "most_megabytes")
     if not 0 <= args.port <= 65535:
-        raise InputError(f"--port is {args.port}; expected 0 to 65535")
+        raise InputError(f"--port is {args.port}; expected a port up to 65535")
     if not re.fullmatch(r"[\w.-]{1,64}", args.name):
         raise InputError(f"--name is {args.name!r}; expected letters, digits, dots, dashes")
     if not token and not _is_this_machine(args.host):
