@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 Item = TypeVar("Item")
+LONGEST = 1000  # characters of an error's line
 INTERRUPTED = "interrupted; what is finished is kept, run the command again (with --resume where it has one)"
 TERMINATED = INTERRUPTED.replace("interrupted", "stopped by SIGTERM", 1)
 # What a terminal would obey or break a line at, except the line's end and the tab.
@@ -146,7 +147,10 @@ def import_keras() -> ModuleType:
 
 
 def _stop(line: str, code: int) -> int:
-    print(printable(" ".join(line.split("\n"))), file=sys.stderr)
+    line = printable(" ".join(line.split("\n")))
+    if len(line) > LONGEST:  # a cell of a damaged table, say
+        line = f"{line[:LONGEST * 3 // 4]} ... {line[-LONGEST // 4:]}"
+    print(line, file=sys.stderr)
     return code
 
 

@@ -1,9 +1,12 @@
 """What a run folder says of itself; imported by all that use finished runs."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
 
 from . import schema
 from .errors import InputError
@@ -58,6 +61,53 @@ def read_facts(run: Path) -> dict[str, Any]:
         raise InputError(f"{path}: cannot be read ({error})") from error
     schema.read(Facts, facts, str(path), extras=True)
     return {"labels": None, "limit": None, "options": {}, **facts}
+
+
+def read_part(run: Path, name: str, columns: Sequence[str], numbers: Sequence[str] = ()) -> pd.DataFrame:
+    """A table of a run folder, e.g. split.csv.
+
+    Args:
+        run: the folder.
+        name: the file.
+        columns: needed, read as text.
+        numbers: needed, as numbers.
+
+    Raises:
+        InputError: it is missing or damaged.
+    """
+    path = Path(run) / name
+    try:
+        table = pd.read_csv(path, dtype=dict.fromkeys(columns, str))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read ({' '.join(str(error).split())[:200]})") from None
+    wrong = [column for column in (*columns, *numbers) if column not in table.columns
+             or (column in numbers and not pd.api.types.is_numeric_dtype(table[column]))]
+    if wrong or not len(table):
+        why = f"its column {wrong[0]!r} is missing or holds something else" if wrong else "it has no rows"
+        raise InputError(f"{path}: is damaged: {why}")
+    return table
+
+
+def read_log(run: Path) -> pd.DataFrame:
+    """log.csv of a run: one row per finished epoch of every stage.
+
+    Raises:
+        InputError: it is missing or damaged.
+    """
+    return read_part(run, "log.csv", ("stage",), ("epoch", "learning_rate", "loss", "valid_loss", "valid_auroc",
+                                                  "seconds"))
+
+
+def patients_of(run: Path, films: Sequence[str]) -> list[str]:
+    """The patients of films, from a run's split.csv; NaN for films that are not there.
+
+    Raises:
+        InputError: split.csv is missing or damaged.
+    """
+    table = read_part(run, "split.csv", ("path", "patient"))
+    if table["path"].duplicated().any():
+        raise InputError(f"{Path(run) / 'split.csv'}: is damaged: it names a film twice")
+    return table.set_index("path")["patient"].reindex(films).tolist()
 
 
 def is_synthetic(facts: dict[str, Any]) -> bool:

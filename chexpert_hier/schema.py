@@ -18,7 +18,7 @@ def read(kind: type[Kind], fields: object, where: str, extras: bool = False) -> 
 
     Args:
         kind: the dataclass; its fields' types may be str, bool, int, float, None, unions of these, other dataclasses,
-            tuple[X, ...], tuple[X, Y], dict[str, X] and Any. A field without a default must be there.
+            tuple[X, ...], tuple[X, Y], list[X], dict[str, X] and Any. A field without a default must be there.
         fields: what should be an object with these fields.
         where: what errors begin with, e.g. "run/recipe.json".
         extras: pass over fields that the dataclass does not have, at this level.
@@ -55,6 +55,8 @@ def value(hint: Any, given: object, where: str) -> Any:
         return _one_of(inner, given, where)
     if origin is tuple:
         return _tuple(inner, given, where)
+    if origin is list:
+        return list(_tuple((inner[0], ...), given, where))
     if origin is dict:
         if not isinstance(given, Mapping) or not all(isinstance(key, str) for key in given):
             raise InputError(f"{where}: expected an object, received {_short(given)}")

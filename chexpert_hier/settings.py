@@ -117,7 +117,7 @@ def _tree(args: argparse.Namespace, recipe: recipes.Recipe) -> str | dict[str, l
     try:
         tree: dict[str, list[str]] = json.loads(Path(args.tree).read_text(encoding="utf-8"))
         return tree
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"--tree {args.tree}: expected a JSON file {{child: [parents]}}, or one of: flat, "
                          f"{', '.join(hierarchy.TREES)} ({error})") from error
 

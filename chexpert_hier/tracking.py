@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from .errors import InputError
-from .run_folder import read_facts
+from .run_folder import read_facts, read_part
 
 log = logging.getLogger("chexpert_hier.run")
 EXPERIMENT = "chexpert_hier"
@@ -55,8 +55,8 @@ def log_run(folder: Path, store: str | None = None) -> str:
 
     folder = Path(folder).resolve()
     store = store or os.environ.get("MLFLOW_TRACKING_URI") or (folder.parent / FOLDER).as_uri()
-    facts, history = read_facts(folder), pd.read_csv(folder / "log.csv")
-    table = pd.read_csv(folder / "evaluation.csv")
+    facts, history = read_facts(folder), read_part(folder, "log.csv", ("stage",), ("epoch",))
+    table = read_part(folder, "evaluation.csv", ("label",), ("auroc", "auroc_low", "auroc_high"))
     try:
         client = MlflowClient(tracking_uri=store)
         found = client.get_experiment_by_name(EXPERIMENT)

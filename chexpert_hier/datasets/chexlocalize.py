@@ -89,7 +89,7 @@ def read_masks(path: str | os.PathLike[str]) -> list[Mask]:
                 for label, coded in found.items() if (mask := decoded(coded["counts"], *coded["size"])).any()]
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); expected CheXlocalize's masks") from None
-    except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, IndexError, OverflowError, RecursionError) as error:
         raise InputError(f"{path}: expected CheXlocalize's masks, {{film: {{label: {{size, counts}}}}}} "
                          f"({type(error).__name__}: {error})") from None
 

@@ -91,7 +91,7 @@ def _labels(folder: Path, asked: str, names: pd.Series, labels: tuple[str, ...])
         raise InputError(f"{folder}: no {name} there or in {', '.join(LABEL_FOLDERS[1:])}; expected CheXbert's labels "
                          "of CheXpert Plus")
     codes: dict[str, list[float]] = {}
-    with path.open(encoding="utf-8") as lines:
+    with path.open("rb") as lines:
         for number, line in enumerate(lines, 1):
             if line.strip():
                 film, values = _entry(path.name, number, line, labels)
@@ -104,12 +104,12 @@ def _labels(folder: Path, asked: str, names: pd.Series, labels: tuple[str, ...])
     return raw
 
 
-def _entry(name: str, number: int, line: str, labels: tuple[str, ...]) -> tuple[str, list[float]]:
+def _entry(name: str, number: int, line: bytes, labels: tuple[str, ...]) -> tuple[str, list[float]]:
     try:
         entry = json.loads(line)
         values = [np.nan if entry[label] is None else float(entry[label]) for label in labels]
         film = str(entry["path_to_image"]).strip()
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         raise InputError(f"{name}, line {number}: expected one JSON object with path_to_image and CheXpert's labels") \
             from None
     wrong = [value for value in values if value not in (1, 0, -1) and not np.isnan(value)]

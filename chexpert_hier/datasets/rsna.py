@@ -95,7 +95,7 @@ def _origin(folder: Path) -> dict[str, str]:
         found = {entry["subset_img_id"]: entry["img_id"] for entry in entries if entry.get("subset_img_id")}
         for name in found.values():
             int(name.partition("_")[0])
-    except (ValueError, TypeError, KeyError, AttributeError, UnicodeDecodeError):
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         raise InputError(f"{path}: expected RSNA's mapping, a list of entries with subset_img_id and img_id "
                          "(00000013_005.png)") from None
     return found

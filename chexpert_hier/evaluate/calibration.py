@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from .. import schema
 from ..errors import InputError, one_of
 from ..hierarchy import Tree
 
@@ -181,10 +182,12 @@ def read_scalings(stored: Mapping[str, Mapping[str, Any]]) -> dict[str, Scaling]
     """Scalings as they stand in evaluation.json under "calibration".
 
     Raises:
-        InputError: a field is missing or unknown.
+        InputError: a field is missing, unknown, or not of its type.
     """
-    try:
-        return {label: Scaling(**{**fields, "x": tuple(fields.get("x", ())), "y": tuple(fields.get("y", ()))})
-                for label, fields in stored.items()}
-    except TypeError as error:
-        raise InputError(f"calibration: {error}; expected what evaluation.json holds") from error
+    scalings = {label: schema.read(Scaling, fields, f"calibration: {label}") for label, fields in stored.items()}
+    for label, scaling in scalings.items():
+        one_of(f"calibration: {label}: method", scaling.method, METHODS)
+        if len(scaling.x) != len(scaling.y) or (scaling.method == "isotonic" and not scaling.x):
+            raise InputError(f"calibration: {label}: {len(scaling.x)} x and {len(scaling.y)} y; expected as many, and "
+                             "some for isotonic")
+    return scalings

@@ -23,7 +23,7 @@ from ..errors import InputError
 from ..files import write_text
 from ..labels import key
 from ..paths import unescaped
-from ..run_folder import data_folders, read_facts
+from ..run_folder import data_folders, patients_of, read_facts, read_part
 from .joining import Joining
 from .names import study_of
 from .reading import read_predictions, read_truth
@@ -73,11 +73,11 @@ def read_run(folder: str | Path) -> Run:
                          f"chexpert_hier.run --out {folder} --resume")
     recipe, labels = recipes.from_json(facts["recipe"]), tuple(facts["outputs"])
     truth = read_truth(folder / "truth.csv")
-    patients = pd.read_csv(folder / "split.csv", dtype=str).set_index("path")["patient"].reindex(truth["Path"])
+    patients = patients_of(folder, truth["Path"].tolist())
     before = folder / "conditional.csv"
     return Run(folder, facts, recipe, read_predictions(folder / "predictions.csv"), truth,
                read_predictions(before) if before.exists() else None,
-               joining_of(recipe, labels, list(truth["Path"]), patients.tolist()),
+               joining_of(recipe, labels, list(truth["Path"]), patients),
                hierarchy.named(facts["tree"], labels))
 
 
@@ -157,7 +157,7 @@ def _truth_of(dataset: Dataset) -> pd.DataFrame:
 
 def _without_own_films(run: Run, dataset: Dataset) -> tuple[Dataset, list[str]]:
     """The data set without films that the run was trained or judged on: the same path and the same bytes."""
-    own = pd.read_csv(run.folder / "split.csv", dtype=str)["path"]
+    own = read_part(run.folder, "split.csv", ("path",))["path"]
     there = {key(path): path for path in own}
     told = run.facts["data"]
     roots = data_folders(run.facts) if told.get("root") or told.get("roots") else []  # may be kept

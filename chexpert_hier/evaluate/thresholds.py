@@ -43,7 +43,7 @@ def parse_rule(text: Rule) -> Rule:
             return {str(label): float(number) for label, number in given.items() if number is not None}
         if not equals and np.isfinite(float(text)):
             return float(text)
-    except (OSError, ValueError, TypeError, AttributeError, KeyError):
+    except (OSError, ValueError, TypeError, AttributeError, KeyError, OverflowError, RecursionError):
         pass
     raise InputError(f"--threshold is {text!r}; expected youden, f1, sensitivity=0.9, specificity=0.9, a number, or a "
                      "readable JSON file {label: number}")

@@ -139,6 +139,7 @@ def _open(data: bytes, pixels: bool = True) -> Any:
     except ImportError:
         raise FilmError(f"a DICOM file, which needs pydicom; {INSTALL}") from None
     pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE  # else its warnings quote the values
+    logging.getLogger("pydicom").setLevel(logging.CRITICAL)  # it logs tracebacks of what we say in one line
     tags = TAGS if pixels else TAGS[:4]
     try:
         _check_deflated(data)

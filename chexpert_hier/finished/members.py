@@ -307,6 +307,7 @@ def _described(metadata: object, where: str) -> tuple[recipes.Recipe, tuple[str,
     if not about.members:
         raise InputError(f"{where}: members: expected at least one")
     first = schema.read(Origin, about.members[0], f"{where}: members[0]", extras=True)
+    operating.check(about.validation, about.labels, f"{where}: validation")
     try:
         return replace(first.recipe, views=about.view.lower()), about.labels, hierarchy.named(first.tree, about.labels)
     except InputError as error:

@@ -6,12 +6,14 @@ Plain JSON values throughout, for they travel in the SavedModel's metadata.json.
 import json
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from .. import hierarchy, recipes
+from .. import hierarchy, recipes, schema
 from ..errors import InputError
 
 log = logging.getLogger("chexpert_hier.finished")
@@ -19,6 +21,32 @@ log = logging.getLogger("chexpert_hier.finished")
 KEPT = ("auroc", "auroc_low", "auroc_high", "positives", "negatives", "few_positives", "threshold", "sensitivity",
         "sensitivity_low", "sensitivity_high", "specificity", "specificity_low", "specificity_high", "brier",
         "brier_calibrated")
+
+
+@dataclass(frozen=True)
+class Point:
+    """What is known of one label, of KEPT; others may stand beside these."""
+
+    threshold: float | None
+    sensitivity: float | None
+    sensitivity_low: float | None
+    sensitivity_high: float | None
+    specificity: float | None
+    specificity_low: float | None
+    specificity_high: float | None
+    few_positives: bool | None
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What `validation` gives, as far as answers rely on it."""
+
+    films: int
+    patients: int
+    rule: str
+    labels: dict[str, Any]
+    calibration: dict[str, Any]
+
 
 # Thresholds are scores of single films: one exactly there must not fall below by the rounding of another machine.
 SLACK = 1e-5
@@ -40,10 +68,14 @@ def validation(folders: Sequence[Path], labels: Sequence[str]) -> dict | None:
     try:
         folders = [Path(folder) for folder in folders]
         stored = (_stored(folders[0]) if len(folders) == 1 else None) or _judged(folders, labels)
-    except (OSError, KeyError, ValueError) as error:
+        return None if stored is None else check(_kept(stored, labels), labels, str(folders[0] / "evaluation.json"))
+    except (OSError, KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:  # any damaged file
         log.info("no operating points: %s", error)
         return None
-    if stored is None or not set(labels) <= set(stored["labels"]):
+
+
+def _kept(stored: dict, labels: Sequence[str]) -> dict | None:
+    if not set(labels) <= set(stored["labels"]):
         return None
     settings, mean = stored["settings"], stored["mean"]
     return {"films": settings["cases"], "patients": settings["patients"], "rule": settings["threshold"],
@@ -51,6 +83,31 @@ def validation(folders: Sequence[Path], labels: Sequence[str]) -> dict | None:
             "mean": {name: mean.get(name) for name in ("label", "auroc", "auroc_low", "auroc_high")},
             "calibration": {label: stored["calibration"][label] for label in labels if label in stored["calibration"]},
             "notes": stored["notes"]}
+
+
+def check(found: Any, labels: Sequence[str], where: str) -> dict | None:
+    """What `validation` gave, after a look at its types.
+
+    Args:
+        found: e.g. read from a metadata.json; None where nothing is known.
+        labels: those that it must know, or nothing of calls and calibration.
+        where: what errors begin with.
+
+    Raises:
+        InputError: a field is missing or not of its type.
+    """
+    if found is None:
+        return None
+    about = schema.read(Validation, found, where, extras=True)
+    for label in labels:
+        if label not in about.labels:
+            raise InputError(f"{where}: labels: {label!r} is missing")
+        schema.read(Point, about.labels[label], f"{where}: labels.{label}", extras=True)
+    if about.calibration:
+        from ..evaluate import calibration
+
+        calibration.read_scalings(about.calibration)
+    return found
 
 
 def _stored(folder: Path) -> dict | None:

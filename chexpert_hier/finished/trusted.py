@@ -51,10 +51,23 @@ def check_saved_model(folder: Path) -> None:
         model.ParseFromString((folder / "saved_model.pb").read_bytes())
     except (OSError, DecodeError) as error:
         raise InputError(f"{folder}: saved_model.pb is damaged or cannot be read ({error}); export it again") from None
+    _check_fingerprint(folder / "fingerprint.pb")
     for graph in model.meta_graphs:
         if problem := _problem(graph):
             raise InputError(f"{folder}: {problem}; a model of chexpert_hier.export only computes, so this one is not "
                              "opened")
+
+
+def _check_fingerprint(file: Path) -> None:
+    """Refuse one that is damaged, which TensorFlow would answer with a traceback, and go on."""
+    from google.protobuf.message import DecodeError
+    from tensorflow.core.protobuf import fingerprint_pb2
+
+    try:
+        if file.exists():
+            fingerprint_pb2.FingerprintDef().ParseFromString(file.read_bytes())
+    except (OSError, DecodeError) as error:
+        raise InputError(f"{file}: is damaged ({error}); export the model again") from None
 
 
 def _problem(graph: Any) -> str:

@@ -99,7 +99,7 @@ def outlined(path: str | Path) -> Iterator[tuple[str, str, np.ndarray]]:
         for label, coded in found.items():
             try:
                 mask = decoded(coded["counts"], *coded["size"])
-            except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
+            except (ValueError, TypeError, KeyError, AttributeError, IndexError, OverflowError) as error:
                 raise InputError(f"{path}: {film}, {label}: expected {{size, counts}} ({error})") from None
             if mask.any():
                 yield film, AIRSPACE.get(label, label), mask

@@ -139,7 +139,7 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
         numbers = memoryview(data)[8 + length:]
         return {name: _array(entry, numbers) for name, entry in header.items()
                 if name != "__metadata__" and entry["dtype"] in (*FLOATS, "BF16")}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{path}: not a readable .safetensors file ({error})") from error
 
 

@@ -126,7 +126,7 @@ def read_marker(folder: str | os.PathLike) -> dict | None:
     """What a phantom folder says of itself (version, settings, films), or None if it is no finished phantom."""
     try:
         return json.loads((Path(folder) / MARKER).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
 
 

@@ -3,13 +3,15 @@
 import hashlib
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from .. import schema
 from ..datasets.dataset import Dataset
 from ..errors import InputError
 from ..films import batches
@@ -21,6 +23,31 @@ from .croppers import search_report, template_file, views_of
 CHECKED_FILMS = 64  # films whose checksum is compared when a cache is opened
 # The recipe's fields that decide the crops, beside the template's.
 GEOMETRY = ("crop", "rescaled_size", "crop_size", "resize", "least_match")
+COLUMNS = ("path", "patient", "split", "view", "row", "col", "score", "sha256")
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """The fields of GEOMETRY, as meta.json has them."""
+
+    crop: str
+    rescaled_size: int
+    crop_size: int
+    resize: str
+    least_match: float = -1.0  # version 0.1 had none
+
+
+@dataclass(frozen=True)
+class Meta:
+    """meta.json; those with defaults are there once the cache is finished."""
+
+    films: int
+    geometry: Geometry
+    complete: bool
+    templates: dict[str, str] = field(default_factory=dict)
+    pixel_mean: Any = None  # NaN without training films, which is no number to `schema`
+    pixel_std: Any = None
+    skipped: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,10 +91,12 @@ class Cache:
             _same_geometry(folder, meta, recipe)
         try:
             crops = np.load(folder / "crops.npy", mmap_mode="r", allow_pickle=False)
-            index = pd.read_csv(folder / "index.csv", dtype={"path": str, "patient": str, "sha256": str},
-                                keep_default_na=False, na_values={"score": [""]})
-        except (OSError, ValueError) as error:
-            raise InputError(f"{folder}: is damaged ({error}); remove it and prepare again") from None
+            index = pd.read_csv(folder / "index.csv", usecols=COLUMNS, keep_default_na=False, dtype={
+                name: str for name in COLUMNS if name not in ("row", "col", "score")}, na_values={"score": [""]})
+            index = index.astype({"row": np.int64, "col": np.int64, "score": float})
+        except (OSError, ValueError, MemoryError, OverflowError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise InputError(f"{folder}: is damaged ({reason}); remove it and prepare again") from None
         side = meta["geometry"]["crop_size"]
         if crops.dtype != np.uint8 or crops.shape != (meta["films"], side, side) or len(index) != meta["films"]:
             raise InputError(f"{folder}: is damaged: expected {meta['films']} crops of {side} pixels, found "
@@ -140,13 +169,23 @@ class Cache:
 
 
 def read_meta(folder: Path) -> dict | None:
-    """meta.json of a cache, finished or not; None where there is none."""
+    """meta.json of a cache, finished or not; None where there is none.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    path, again = folder / "meta.json", "remove the folder and prepare again"
     try:
-        return json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{folder}/meta.json: cannot be read ({error}); remove the folder and prepare again") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path}: cannot be read ({error}); {again}") from None
+    meta = schema.read(Meta, found, f"{path}", extras=True)
+    if meta.complete and not (meta.templates and all(isinstance(one, float) for one in (meta.pixel_mean,
+                                                                                        meta.pixel_std))):
+        raise InputError(f"{path}: templates, pixel_mean or pixel_std are missing; {again}")
+    return found
 
 
 def _same_geometry(folder: Path, meta: dict, recipe: Recipe) -> None:

@@ -29,13 +29,14 @@ from ..files import locked, raise_if_disk, remove_leftovers, write_text
 from ..films import decode
 from ..films.template import Cropper
 from ..recipes import Recipe
-from .cache import GEOMETRY, Cache, read_meta, sha256
+from .cache import COLUMNS, GEOMETRY, Cache, read_meta, sha256
 from .croppers import learn_croppers, row_names, views_of
 
 log = logging.getLogger("chexpert_hier.prepare")
 CHUNK = 256  # films recorded together; at most three chunks are in memory
 PART = 16  # films that a thread takes at a time
-COLUMNS = ("path", "patient", "split", "view", "row", "col", "score", "sha256")
+# Types of a film's record: row, col, score, sha256, sum, sum of squares, reason.
+RECORDS = [[int, int, score, str, int, int, str] for score in (float, type(None))]
 
 
 def prepare(dataset: Dataset, recipe: Recipe, out: str | os.PathLike, *, resume: bool = False, skip_bad: bool = False,
@@ -234,7 +235,8 @@ def _to_disk(handle: IO) -> None:
 
 
 def _read_done(path: Path, plan: dict, crops: Path) -> dict[int, list[list]]:
-    """Chunks that an earlier process finished; a last line that it did not finish is cut off."""
+    """Chunks that an earlier process finished; a line that it did not finish, or a damaged one, is cut off with all
+    that follow."""
     side = plan["geometry"]["crop_size"]
     if not path.exists() or not crops.exists() or crops.stat().st_size < plan["films"] * side * side:
         path.unlink(missing_ok=True)
@@ -242,16 +244,25 @@ def _read_done(path: Path, plan: dict, crops: Path) -> dict[int, list[list]]:
     done, whole = {}, 0
     with open(path, "rb+") as handle:
         for line in handle:
-            try:
-                entry = json.loads(line)
-            except ValueError:
-                break
-            if not line.endswith(b"\n"):
+            entry = _chunk(line, plan["films"])
+            if entry is None:
                 break
             done[entry["chunk"]] = entry["films"]
             whole += len(line)
         handle.truncate(whole)
     return done
+
+
+def _chunk(line: bytes, films: int) -> dict | None:
+    """A line of the record: {"chunk": its number, "films": its films' records}; None where it is not whole."""
+    try:
+        entry = json.loads(line)
+        number, records = entry["chunk"], entry["films"]
+        expected = min(CHUNK, films - number * CHUNK)
+        whole = type(number) is int and number >= 0 and len(records) == expected and line.endswith(b"\n")
+        return entry if whole and all([type(one) for one in record] in RECORDS for record in records) else None
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
 
 
 def _require_room(out: Path, plan: dict, started: bool) -> None:

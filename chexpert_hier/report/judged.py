@@ -14,7 +14,7 @@ from ..evaluate.joining import Cases
 from ..evaluate.runs import joining_of
 from ..evaluate.tree import tree_report
 from ..phantom import making
-from ..run_folder import data_folders, read_facts
+from ..run_folder import data_folders, patients_of, read_facts, read_log
 
 log = logging.getLogger("chexpert_hier.report")
 NEEDED = ("log.csv", "predictions.csv", "conditional.csv", "truth.csv", "split.csv")
@@ -70,7 +70,7 @@ def read_run(folder: str | Path, replicates: int = 1000) -> Run:
     recipe, names = recipes.from_json(facts["recipe"]), tuple(facts["outputs"])
     tree = hierarchy.named(facts["tree"], names)
     result, films = _judged(folder, recipe, names, tree, replicates)
-    return Run(folder, facts, recipe, tree, pd.read_csv(folder / "log.csv"), _dataset(facts, recipe), result, films)
+    return Run(folder, facts, recipe, tree, read_log(folder), _dataset(facts, recipe), result, films)
 
 
 def _judged(folder: Path, recipe: recipes.Recipe, names: tuple[str, ...], tree: hierarchy.Tree, replicates: int):
@@ -79,8 +79,7 @@ def _judged(folder: Path, recipe: recipes.Recipe, names: tuple[str, ...], tree: 
     on = off.copy()
     on[list(names)] = hierarchy.chain_rule(off[list(names)].to_numpy(float), tree)
     truth = evaluate.read_truth(folder / "truth.csv")
-    patients = pd.read_csv(folder / "split.csv", dtype=str).set_index("path")["patient"]
-    patients = patients.reindex(truth["Path"]).tolist()
+    patients = patients_of(folder, truth["Path"].tolist())
     joining = joining_of(recipe, names, truth["Path"], patients)
     result = evaluate.evaluate(reported, truth, joining, evaluate.Judging(
         replicates=replicates, seed=recipe.seed, tree=tree, name="This run", by=("Set",) if "Set" in truth else ()))

@@ -1,20 +1,31 @@
-"""What a killed run goes on from: weights, optimizer and the state of training, in one file."""
+"""What a killed run goes on from: weights, optimizer and the state of training, in one file.
+
+The checkpoint before the last is kept beside it: a run whose last one is damaged goes on from there.
+"""
 
 import dataclasses
+import io
 import json
+import logging
+import os
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 
+from .. import schema
 from ..errors import InputError
 from ..files import written_whole
 from ..network.saving import save
 
-CHECKPOINT = "checkpoint.npz"
+log = logging.getLogger("chexpert_hier.training")
+CHECKPOINT, BEFORE = "checkpoint.npz", "checkpoint.before.npz"
 BEST = "best.npz"
+NEEDED = ("stage", "epoch", "valid_loss")  # of every row of the log, by what goes on from it
 
 
 @dataclass
@@ -25,7 +36,7 @@ class State:
     epoch: int = 0  # epochs finished in the present stage
     batch: int = 0  # batches finished in the present epoch
     seconds: float = 0.0  # that these took
-    log: list[dict] = field(default_factory=list)
+    log: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def began(self) -> bool:
@@ -54,7 +65,7 @@ def running_loss(model: keras.Model) -> list:
 
 def save_checkpoint(path: Path, model: keras.Model, optimizer: keras.optimizers.Optimizer | None, state: State,
                     running: Sequence[keras.Variable] = ()) -> None:
-    """Write a checkpoint whole or not at all.
+    """Write a checkpoint whole or not at all; the one before it is kept as BEFORE.
 
     Args:
         path: the file.
@@ -70,30 +81,99 @@ def save_checkpoint(path: Path, model: keras.Model, optimizer: keras.optimizers.
     text = json.dumps(dataclasses.asdict(state))
     with written_whole(path) as beside:
         np.savez(beside, state=np.array(text), **arrays)
+        if path.name == CHECKPOINT and path.exists():
+            os.replace(path, path.with_name(BEFORE))  # a process that dies here leaves this one to go on from
+
+
+def resume(folder: Path, model: keras.Model) -> State:
+    """Go on from a folder's last checkpoint, or from the one before where the last is missing or damaged.
+
+    Args:
+        folder: the run folder.
+        model: gets the weights.
+
+    Returns:
+        how far training had come; nothing yet where there is no checkpoint.
+
+    Raises:
+        InputError: what there is, is damaged or another network's.
+    """
+    last, before = folder / CHECKPOINT, folder / BEFORE
+    if not last.exists() and not before.exists():
+        return State()
+    try:
+        return restore_weights(last, model)
+    except InputError as error:
+        if not before.exists():
+            raise
+        state = restore_weights(before, model)
+        if last.exists():
+            log.warning("%s; going on from the checkpoint before", error)
+    os.replace(before, last)  # so that the next one does not push it out
+    return state
 
 
 def restore_weights(path: Path, model: keras.Model) -> State:
-    """Put a checkpoint's weights back into the model; give how far training had come.
+    """Put a checkpoint's weights back into the model, all or none; give how far training had come.
 
     Raises:
-        InputError: they are another network's.
+        InputError: it is damaged, or another network's.
     """
-    with np.load(path, allow_pickle=False) as arrays:
-        _assign(path, model.variables, arrays, "model")
-        return State(**json.loads(str(arrays["state"])))
+    arrays = _read(path)
+    state = _state(path, arrays.get("state"))
+    _assign(path, model.variables, arrays, "model")
+    return state
 
 
 def restore_optimizer(path: Path, model: keras.Model) -> list[np.ndarray]:
-    """Put the optimizer back; give the running loss of the epoch in progress, none after a whole epoch."""
+    """Put the optimizer back; give the running loss of the epoch in progress, none after a whole epoch.
+
+    Raises:
+        InputError: the checkpoint is damaged, or another optimizer's.
+    """
     model.optimizer.build(model.trainable_variables)
-    with np.load(path, allow_pickle=False) as arrays:
-        _assign(path, model.optimizer.variables, arrays, "optimizer")
-        return [arrays[name] for name in arrays.files if name.startswith("running/")]
+    arrays = _read(path)
+    _assign(path, model.optimizer.variables, arrays, "optimizer")
+    return [arrays[f"running/{k}"] for k in range(_count(arrays, "running"))]
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    """All arrays of a checkpoint, compared with their checksums.
+
+    The parts lie in the file as they are, so that what is read is never larger than the file.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            parts = archive.infolist()
+            if any(part.compress_type != zipfile.ZIP_STORED for part in parts):
+                raise ValueError("its parts are packed")
+            return {part.filename.removesuffix(".npy"): np.lib.format.read_array(
+                io.BytesIO(archive.read(part)), allow_pickle=False) for part in parts}
+    except Exception as error:  # damaged files end in errors of zipfile, NumPy and Python's own parser
+        raise InputError(f"{path}: is damaged or cannot be read ({' '.join(str(error).split())[:200]}); start the run "
+                         "anew in another --out") from None
+
+
+def _state(path: Path, text: np.ndarray | None) -> State:
+    try:
+        state = schema.read(State, json.loads(str(text)), f"{path}: state")
+    except (ValueError, RecursionError) as error:
+        raise error if isinstance(error, InputError) else InputError(f"{path}: its state cannot be read") from None
+    if min(state.stage, state.epoch, state.batch) < 0 or any(name not in row for row in state.log for name in NEEDED):
+        raise InputError(f"{path}: its state is none that training can go on from")
+    return state
+
+
+def _count(arrays: Mapping[str, np.ndarray], kind: str) -> int:
+    """How many arrays are numbered on from 0."""
+    return next(k for k in range(len(arrays) + 1) if f"{kind}/{k}" not in arrays)
 
 
 def _assign(path: Path, variables: list[keras.Variable], arrays: Mapping[str, np.ndarray], kind: str) -> None:
-    stored = [arrays[f"{kind}/{k}"] for k in range(sum(name.startswith(f"{kind}/") for name in arrays))]
-    if [v.shape for v in stored] != [tuple(v.shape) for v in variables]:
+    stored = [arrays[f"{kind}/{k}"] for k in range(_count(arrays, kind))]
+    theirs, ours = ([(tuple(v.shape), str(v.dtype)) for v in values]
+                    for values in (stored, variables))
+    if theirs != ours:
         raise InputError(f"{path}: holds another network's {kind} ({len(stored)} arrays, expected {len(variables)} of "
                          "this recipe's shapes); resume with the recipe the run was started with")
     for variable, value in zip(variables, stored):

@@ -30,6 +30,7 @@ from .checkpoint import (
     State,
     restore_optimizer,
     restore_weights,
+    resume,
     running_loss,
     save_checkpoint,
     save_model,
@@ -55,7 +56,8 @@ class Training:
         model: from model.build_model, with its first weights; is trained in place.
         films: training films.
         valid: films for the log; never trained on, and chosen on only where a stage's `keep` says so.
-        folder: the run folder; gets checkpoint.npz after every epoch, log.csv, `<stage>.keras`, model.keras.
+        folder: the run folder; gets checkpoint.npz after every epoch (the one before is kept), log.csv,
+            `<stage>.keras`, model.keras.
         resume: go on from the folder's checkpoint if there is one.
         selftrained: see targets.stage_targets.
         tensorboard: also write TensorBoard logs.
@@ -88,9 +90,7 @@ def train(training: Training) -> keras.Model:
         InputError: no film is left to learn from, the loss is not finite, or the disk is full.
     """
     recipe, model, folder = training.recipe, training.model, training.folder
-    state = State()
-    if training.resume and (folder / CHECKPOINT).exists():
-        state = restore_weights(folder / CHECKPOINT, model)
+    state = resume(folder, model) if training.resume else State()
     for number, stage in enumerate(recipe.plan()):
         if number < state.stage:
             continue
