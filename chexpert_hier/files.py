@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import errno
+import functools
 import glob
 import logging
 import os
@@ -47,7 +48,7 @@ def written_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
                 with open(file, "rb+") as handle:
                     os.fsync(handle.fileno())
         if path.is_dir() and beside.is_dir():
-            _replace_folder(path, beside)
+            replace_folder(path, beside)
         else:
             os.replace(beside, path)
         _sync_folder(path.parent)
@@ -61,7 +62,7 @@ def written_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
             beside.unlink(missing_ok=True)
 
 
-def _replace_folder(path: Path, beside: Path) -> None:
+def replace_folder(path: Path, beside: Path) -> None:
     """Put the folder `beside` in the place of the folder `path`: in one step where the system has one.
 
     Elsewhere there is a moment without `path`; a process that dies in it leaves the old folder under a name from which
@@ -138,11 +139,18 @@ def _remove_leftover(leftover: Path) -> None:
 
 
 @contextlib.contextmanager
-def locked(folder: str | os.PathLike[str]) -> Iterator[None]:
+def locked(folder: str | os.PathLike[str], wait: bool = False) -> Iterator[bool]:
     """Hold `folder` for this process; the system lets go of it when the process dies, however it dies.
 
-    On a file system without locks nothing is held, and the log says so. The lock's file stays: another process may
-    wait on it.
+    Args:
+        folder: is made if needed.
+        wait: for another process to let go of it.
+
+    Yields:
+        whether it is held.
+
+    On a file system without locks nothing is held, and the log says so once. The lock's file stays: another process
+    may wait on it, and would hold another file of the same name.
 
     Raises:
         InputError: another living process holds it.
@@ -151,20 +159,54 @@ def locked(folder: str | os.PathLike[str]) -> Iterator[None]:
 
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(folder / ".lock", timeout=0, thread_local=False)
+    # Not "soft": a file whose being there is the lock would outlive its process.
+    lock = filelock.FileLock(folder / ".lock", timeout=-1 if wait else 0, thread_local=False, fallback_to_soft=False,
+                             preserve_lock_file=True)
     try:
         lock.acquire()
     except filelock.Timeout:
         raise InputError(f"{folder}: another process is working in this folder; wait for it or choose another "
                          "--out") from None
     except OSError as error:
-        raise_if_disk(error, folder)
-        log.warning("%s: this file system has no locks (%s); see to it that no other process works in this folder",
-                    folder, error.strerror)
+        _require_writable(folder / ".lock")  # else it is the lock alone that failed
+        _say_once(error.strerror or str(error), folder)
     try:
-        yield
+        yield lock.is_locked
     finally:
         lock.release()
+
+
+def remove_held(folder: str | os.PathLike[str]) -> None:
+    """Remove a folder that this process holds: its lock last, so that nobody else can begin in what is going."""
+    folder = Path(folder)
+    remove_all_but(folder, ".lock")
+    (folder / ".lock").unlink(missing_ok=True)  # who waits on it looks whether it is still there
+    with contextlib.suppress(OSError):
+        folder.rmdir()  # unless somebody has begun by now
+
+
+def remove_all_but(folder: Path, *names: str) -> None:
+    """Empty a folder but for these names."""
+    for path in folder.iterdir():
+        if path.name not in names and path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.name not in names:
+            path.unlink(missing_ok=True)
+
+
+def _require_writable(file: Path) -> None:
+    try:
+        with open(file, "ab"):
+            pass
+    except OSError as error:
+        raise_if_disk(error, file.parent)
+        raise
+
+
+@functools.cache
+def _say_once(why: str, folder: Path) -> None:
+    log.warning("%s: this file system has no locks (%s); see to it that no other process works in this folder", folder,
+                why)
 
 
 def _sync_folder(folder: Path) -> None:

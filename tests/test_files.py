@@ -114,13 +114,43 @@ def test_names_are_exchanged_at_once(tmp_path, monkeypatch):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
 
 
-def test_a_file_system_without_locks_is_said_and_no_hindrance(tmp_path, monkeypatch, caplog):
-    import filelock
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EPERM, errno.EOPNOTSUPP, errno.EIO])
+def test_a_file_system_without_locks_is_said_once_and_no_hindrance(tmp_path, monkeypatch, caplog, number):
+    fcntl = pytest.importorskip("fcntl")
 
-    def no_locks(self):
-        raise OSError(errno.ENOLCK, "No locks available")
+    def no_locks(descriptor, operation):
+        raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(filelock.FileLock, "_acquire", no_locks)
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    for _ in range(2):
+        with files.locked(tmp_path):
+            (tmp_path / "done").touch()
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{tmp_path}: this file system has no locks ({os.strerror(number)}); see to it that no other process works in "
+        "this folder"]
+    monkeypatch.undo()
+    with files.locked(tmp_path):  # nothing is left that would hold it
+        pass
+
+
+def test_only_a_held_lock_is_called_another_process(tmp_path, monkeypatch):
+    fcntl = pytest.importorskip("fcntl")
+
+    def held(descriptor, operation):
+        raise BlockingIOError(errno.EWOULDBLOCK, os.strerror(errno.EWOULDBLOCK))
+
+    monkeypatch.setattr(fcntl, "flock", held)
+    with pytest.raises(InputError, match="another process"), files.locked(tmp_path):
+        pass
+
+
+def test_a_locks_file_is_never_removed_or_exchanged(tmp_path):
+    """Who waits on a file that is gone would hold one that nobody else looks at."""
+    with files.locked(tmp_path):
+        number = (tmp_path / ".lock").stat().st_ino
+        with pytest.raises(InputError, match="another process"), files.locked(tmp_path):
+            pass
+        files.remove_leftovers(tmp_path)
     with files.locked(tmp_path):
         pass
-    assert "no locks (No locks available)" in caplog.text
+    assert (tmp_path / ".lock").stat().st_ino == number

@@ -15,11 +15,9 @@ import json
 import logging
 import multiprocessing
 import os
-import re
 import shutil
 import signal
 import threading
-import time
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -33,7 +31,7 @@ import numpy as np
 
 from .. import commands
 from ..errors import InputError
-from ..files import raise_if_disk
+from ..files import locked, raise_if_disk, remove_all_but, remove_held, replace_folder
 from ..labels import CHEXPERT_LABELS
 from .films import finish, jpeg
 from .frontal import render_frontal
@@ -82,12 +80,21 @@ def make(out: str | os.PathLike, patients: int = 1200, seed: int = 0, valid_pati
     _check(settings)
     out = Path(out).resolve()
     _check_free(out)
-    with _appearing(out) as beside:
-        counts = _draw_all(beside, out.name, settings, processes or os.cpu_count() or 1)
-        marker = {"synthetic": "drawn by chexpert_hier.phantom; no real patient", "version": GENERATOR_VERSION,
-                  "settings": settings, "films": counts}
-        (beside / MARKER).write_text(json.dumps(marker, indent=2) + "\n", encoding="utf-8")
+    with _at_work(out) as beside:
+        _draw(beside, out, settings, processes)
     return out
+
+
+def _draw(beside: Path, out: Path, settings: dict, processes: int | None) -> None:
+    """Draw in the folder `beside`; once it is whole it takes the place `out`."""
+    counts = _draw_all(beside, out.name, settings, processes or os.cpu_count() or 1)
+    marker = {"synthetic": "drawn by chexpert_hier.phantom; no real patient", "version": GENERATOR_VERSION,
+              "settings": settings, "films": counts}
+    (beside / MARKER).write_text(json.dumps(marker, indent=2) + "\n", encoding="utf-8")
+    if out.exists():
+        replace_folder(out, beside)
+    else:
+        os.replace(beside, out)
 
 
 def ensure(out: str | os.PathLike | None = None, processes: int | None = None, **settings) -> Path:
@@ -107,13 +114,22 @@ def ensure(out: str | os.PathLike | None = None, processes: int | None = None, *
     out = default_folder() if out is None else Path(out)
     wanted = {**SETTINGS, **settings}
     _check(wanted)
+    out = out.resolve()
+    if not _is_there(out, wanted):
+        _check_free(out)
+        with _at_work(out, wait=True) as beside:  # another process may be drawing the same
+            if not _is_there(out, wanted):
+                why = "an older one is replaced" if read_marker(out) else "made once"
+                _log.info("phantom: drawing synthetic chest films, no real patients, into %s (%s)", out, why)
+                _draw(beside, out, wanted, processes)
+                return out
+    _log.info("phantom: using the synthetic films in %s", out)
+    return out
+
+
+def _is_there(out: Path, wanted: dict) -> bool:
     found = read_marker(out)
-    if found and found["version"] == GENERATOR_VERSION and found["settings"] == wanted:
-        _log.info("phantom: using the synthetic films in %s", out)
-        return out.resolve()
-    why = "an older one is replaced" if found else "made once"
-    _log.info("phantom: drawing synthetic chest films, no real patients, into %s (%s)", out, why)
-    return make(out, processes=processes, **wanted)
+    return found is not None and found["version"] == GENERATOR_VERSION and found["settings"] == wanted
 
 
 def default_folder(recipe: str = "phantom") -> Path:
@@ -125,9 +141,10 @@ def default_folder(recipe: str = "phantom") -> Path:
 def read_marker(folder: str | os.PathLike) -> dict | None:
     """What a phantom folder says of itself (version, settings, films), or None if it is no finished phantom."""
     try:
-        return json.loads((Path(folder) / MARKER).read_text(encoding="utf-8"))
+        found = json.loads((Path(folder) / MARKER).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return None
+    return found if isinstance(found, dict) and {"version", "settings", "films"} <= found.keys() else None
 
 
 def mask_path(film: str | os.PathLike) -> Path:
@@ -182,32 +199,32 @@ def _check_free(out: Path) -> None:
 
 
 @contextmanager
-def _appearing(out: Path) -> Iterator[Path]:
-    """A folder beside `out` that takes its place when all is written; nothing is left behind otherwise."""
-    beside = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}.part")
+def _at_work(out: Path, wait: bool = False) -> Iterator[Path]:
+    """An empty folder to draw in, within one beside `out` that this process holds; what a killed one left is removed.
+
+    Args:
+        out: what is made.
+        wait: for another process that is drawing it; else that is an error.
+
+    Raises:
+        InputError: another process is drawing it, or the disk is full.
+    """
+    folder = out.with_name(f".{out.name}.part")
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        _remove_stale(out)
-        beside.mkdir()
-        yield beside
-        if out.exists():
-            old = beside.with_suffix(".old.part")
-            os.replace(out, old)
-            shutil.rmtree(old, ignore_errors=True)
-        os.replace(beside, out)
+        with locked(folder, wait) as held:
+            if held:
+                remove_all_but(folder, ".lock")
+            beside = folder / uuid.uuid4().hex
+            beside.mkdir()
+            try:
+                yield beside
+            finally:
+                shutil.rmtree(beside, ignore_errors=True)
+                if held:
+                    remove_held(folder)
     except OSError as error:
         raise_if_disk(error, out)
         raise
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
-
-
-def _remove_stale(out: Path) -> None:
-    """Remove what a killed process left a day ago or earlier."""
-    for leftover in out.parent.glob(f".{out.name}.*.part"):
-        if re.fullmatch(rf"\.{re.escape(out.name)}\.[0-9a-f]{{8}}(\.old)?\.part", leftover.name):
-            if time.time() - leftover.stat().st_mtime > 86400:
-                shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _draw_all(folder: Path, name: str, settings: dict, processes: int) -> dict[str, int]:

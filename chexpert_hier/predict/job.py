@@ -4,7 +4,6 @@ models and options."""
 import csv
 import io
 import json
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ import pandas as pd
 
 from .. import commands
 from ..errors import InputError
-from ..files import remove_leftovers, remove_leftovers_of, write_text
+from ..files import remove_held, remove_leftovers, remove_leftovers_of, write_text
 from ..finished import fingerprint
 from ..finished.asked import Film
 from . import answers
@@ -146,7 +145,7 @@ def _finish(job: Job) -> tuple[list[str], list[LeftOut]]:
                             na_values={name: [""] for name in empty.columns if name not in words})
         text = json.dumps(answers.as_json(table, job.engine, left_out), indent=1) + "\n"
     write_text(job.out, text)
-    shutil.rmtree(job.work)
+    remove_held(job.work)
     return flags, left_out
 
 

@@ -3,6 +3,9 @@
 import hashlib
 import json
 import re
+import subprocess
+import sys
+import time
 
 import cv2
 import numpy as np
@@ -247,6 +250,28 @@ def test_an_interrupted_phantom_leaves_nothing(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         making.make(tmp_path / "broken", patients=2, valid_patients=0, processes=1)
     assert not list(tmp_path.iterdir())
+
+
+def test_what_a_killed_phantom_left_goes_with_the_next_one_but_nothing_that_is_in_use(tmp_path):
+    """kill -9 in the middle; at once the next one; then two at the same time."""
+    out, part = tmp_path / "phantom", tmp_path / ".phantom.part"
+    words = [sys.executable, "-m", "chexpert_hier.phantom", "--out", str(out), "--patients", "39", "--valid-patients",
+             "0", "--no-laterals", "--processes", "1"]
+    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        while not list(part.rglob("*.jpg")):
+            assert process.poll() is None
+            time.sleep(0.01)
+        with pytest.raises(InputError, match="another process"):
+            making.make(out, patients=3, valid_patients=0)
+        assert list(part.rglob("*.jpg")) and process.poll() is None
+    finally:
+        process.kill()
+        process.wait()
+    assert not out.exists() and part.exists()
+    making.make(out, patients=3, valid_patients=0, processes=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["phantom"]
+    assert not [path for path in out.rglob("*") if path.name.startswith(".")]
 
 
 def test_a_folder_with_other_files_is_not_touched(tmp_path):
