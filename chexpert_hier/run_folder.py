@@ -98,7 +98,7 @@ def read_log(run: Path) -> pd.DataFrame:
                                                   "seconds"))
 
 
-def patients_of(run: Path, films: Sequence[str]) -> list[str]:
+def patients_of(run: Path, films: list[str]) -> list[str]:
     """The patients of films, from a run's split.csv; NaN for films that are not there.
 
     Raises:
