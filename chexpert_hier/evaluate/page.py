@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 from .. import __version__
-from .figures import KINDS, Picture, Pictures
+from .figures import KINDS, Pictures
 from .findings import Findings
 from .frames import rows
 from .radiologists import Readers
@@ -119,6 +119,11 @@ def _parts() -> Any:
     return environment().get_template("macros.html").module
 
 
+def with_interval(value: float, low: float, high: float) -> Markup:
+    """A number and, softer, its interval."""
+    return Markup(_parts().interval(value, low, high))
+
+
 def rate_rows(result: Result, measures: Sequence[str], threshold: bool = False,
               counts: bool = False) -> Iterator[Line]:
     """Rows of rates with their intervals, after the threshold or before the counts where these are asked for."""
@@ -170,32 +175,3 @@ def _tree_words(result: Result) -> str:
     return (f"A finding is given a higher score than a finding it implies in {table['above_before'].sum():,} of "
             f"{table['films'].sum():,} checks{' before the chain rule' if given else ''}; {later}. The truth itself "
             f"breaks the tree in {table['truth_broken'].sum():,} of {table['truth_checked'].sum():,} checks.")
-
-
-# What the report of a run builds its own sections from: plain strings of HTML, to be put together.
-
-def escaped(value: object) -> str:
-    """Plain text for HTML, also inside attributes."""
-    return str(escape(str(value)))
-
-
-def with_interval(value: float, low: float, high: float, digits: int = 3) -> str:
-    """A number and, softer, its interval; HTML."""
-    return str(_parts().interval(value, low, high, digits))
-
-
-def html_table(caption: str, head: Sequence[str], lines: Iterable[tuple[str, Sequence[str], bool]],
-               text: Sequence[int] = (), narrow: bool = False) -> str:
-    """A table that scrolls sideways on small screens; lines are (first cell, other cells, is the mean), all HTML."""
-    made = [Line(Markup(first), [Markup(cell) for cell in cells], mean) for first, cells, mean in lines]
-    return str(_parts().table(caption, [Markup(name) for name in head], made, text, narrow))
-
-
-def html_image(picture: Picture, caption: str = "") -> str:
-    """A picture that lies inside the page, with its words for those who do not see it."""
-    return str(_parts().image(picture, caption))
-
-
-def html_cards(cards: Sequence[tuple[str, str]]) -> str:
-    """A row of large numbers, each with its words."""
-    return str(_parts().cards(cards))

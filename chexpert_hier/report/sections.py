@@ -15,7 +15,7 @@ from markupsafe import Markup
 from .. import hierarchy, labels, recipes
 from ..evaluate import Findings, figures, page
 from ..evaluate.frames import rows
-from ..evaluate.page import in_digits, line
+from ..evaluate.page import in_digits, line, with_interval
 from ..evaluate.units import UNITS
 from . import learning, unsure
 from .films import Example
@@ -114,13 +114,9 @@ def _paper(run: Run) -> str:
         return ""
     found = table.set_index("label")
     names = [*labels.COMPETITION_LABELS, run.result.mean_name]
-    lines = [line(label, [_interval(*found.loc[label, ["auroc", "auroc_low", "auroc_high"]]), in_digits(value)],
+    lines = [line(label, [with_interval(*found.loc[label, ["auroc", "auroc_low", "auroc_high"]]), in_digits(value)],
                   label == names[-1]) for label, value in zip(names, published)]
     return _macros().paper(name, lines)
-
-
-def _interval(value: float, low: float, high: float) -> Markup:
-    return Markup(page.with_interval(value, low, high))
 
 
 def _product(run: Run) -> str:
@@ -128,7 +124,7 @@ def _product(run: Run) -> str:
         return ""
     table = next(iter(run.result.comparisons.values()))
     lines = [line(row.label, [in_digits(row.auroc_first), in_digits(row.auroc_second),
-                              _interval(row.difference, row.difference_low, row.difference_high),
+                              with_interval(row.difference, row.difference_low, row.difference_high),
                               in_digits(row.p_delong), in_digits(row.p_holm), row.verdict], row.Index == len(table) - 1)
              for row in table.reset_index(drop=True).itertuples()]
     return _macros().product(run.recipe.chain, lines)
