@@ -145,7 +145,7 @@ def _at_recalls(called: np.ndarray, false: np.ndarray) -> np.ndarray:
         called: (cuts,), positives at or above each cut, highest first; the last is their number.
         false: (cuts,), the same of negatives.
     """
-    reached = np.minimum(np.searchsorted(called, BAND * called[-1] - 1e-9), len(called) - 1)
+    reached = np.searchsorted(called, BAND * called[-1] - 1e-9)
     precision: np.ndarray = (called / np.maximum(called + false, 1))[reached]
     return precision
 
