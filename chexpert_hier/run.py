@@ -24,7 +24,7 @@ from .datasets.dataset import SPLITS, Dataset
 from .errors import InputError
 from .files import locked, remove_leftovers, write_text
 from .network import backbones
-from .settings import OPTIONS, Settings, settings_of
+from .settings import Settings, settings_of
 
 if TYPE_CHECKING:
     import keras
@@ -79,6 +79,8 @@ def parser() -> argparse.ArgumentParser:
     add("--skip-bad", action="store_true", help="leave out films that cannot be read and list them in the run folder")
     add("--deterministic", action="store_true", help="same seed, same machine: the same numbers, bit for bit (slower)")
     add("--checkpoint-every", type=int, default=0, metavar="N", help="also save within epochs, after every N batches")
+    add("--no-paths", action="store_true", help="keep in the run folder no place of a file on this machine, and no "
+        "command line; --resume then needs --data (and --cache, --weights) again")
     add("--no-export", action="store_true", help="do not write the SavedModel and model.onnx")
     add("--tensorboard", action="store_true", help="also write TensorBoard logs")
     add("--mlflow", nargs="?", const="", metavar="URI", help="also hand the finished run to MLflow: parameters, "
@@ -146,7 +148,7 @@ def _run(args: argparse.Namespace, settings: Settings, out: Path) -> None:
         _export(out, judged, answers)
     from .report import page
 
-    page.write(out)
+    page.write(out, data=settings.data)
     if args.mlflow is not None:
         tracking.log_run(out, args.mlflow or None)
     print(f"run folder: {out}\nreport: {out / 'report.html'}")
@@ -267,23 +269,23 @@ def _facts(settings: Settings, source: "Source", command: list[str]) -> dict[str
     """What recipe.json says: all that later commands need to know of this run."""
     from .phantom import making
 
-    recipe, dataset, folders = settings.recipe, source.dataset, settings.data or []
+    dataset, folders = source.dataset, settings.data or []
     counts = {split: {"films": len(part), "studies": int(part.films[["patient", "study"]].drop_duplicates().shape[0]),
                       "patients": int(part.films["patient"].nunique())}
               for split in SPLITS for part in [dataset.split(split)]}
+    places = [] if settings.no_paths else [str(folder) for folder in folders]
     return {
-        "recipe": recipe.to_json(), "outputs": list(dataset.labels), "labels": settings.labels,
+        "recipe": settings.kept_recipe.to_json(), "outputs": list(dataset.labels), "labels": settings.labels,
         "tree": settings.tree, "limit": settings.limit,
         "normalisation": [list(source.normalisation.mean), list(source.normalisation.std)],
-        "data": {"root": str(folders[0]), "roots": [str(folder) for folder in folders], "name": dataset.name,
+        "data": {"root": places[0] if places else None, "roots": places, "name": dataset.name,
                  "fingerprint": dataset.fingerprint, "counts": counts,
                  "synthetic": any(map(making.read_marker, folders))},
         "versions": {"python": platform.python_version(), "chexpert_hier": __version__,
                      **{name: importlib.metadata.version(name) for name in
                         ("keras", "numpy", "pandas", "scikit-learn")}, "backend": _backend()},
-        "options": {name: str(value) if isinstance(value := getattr(settings, name), Path) else value
-                    for name in OPTIONS},
-        "command": command, "started": datetime.datetime.now().isoformat(timespec="seconds"),
+        "options": settings.kept_options, **({} if settings.no_paths else {"command": command}),
+        "started": datetime.datetime.now().isoformat(timespec="seconds"),
     }
 
 

@@ -117,5 +117,6 @@ def is_synthetic(facts: dict[str, Any]) -> bool:
 
 
 def data_folders(facts: dict[str, Any]) -> list[Path]:
-    """The folders of the data sets that a run was trained on."""
-    return [Path(folder) for folder in facts["data"].get("roots") or [facts["data"]["root"]]]
+    """The folders of the data sets that a run was trained on; none where it keeps them to itself (--no-paths)."""
+    data = facts["data"]
+    return [Path(folder) for folder in data.get("roots") or [data.get("root")] if folder]

@@ -18,7 +18,9 @@ FIELDS = ("arch", "policy", "weights", "image_size", "seed", "blank", "ct_rows",
           "reader", "resize", "split", "micro_batch")
 
 # Flags that are no part of the recipe; a resumed or repeated run takes them over.
-OPTIONS = ("cache", "skip_bad", "deterministic", "selftrained", "checkpoint_every")
+OPTIONS = ("cache", "skip_bad", "deterministic", "selftrained", "checkpoint_every", "no_paths")
+
+PLACES = ("cache", "selftrained")  # those that are folders or files
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ class Settings:
         deterministic: the same numbers bit for bit.
         selftrained: predictions of the training films, for policies that read them.
         checkpoint_every: batches between two checkpoints within an epoch; 0 for none.
+        no_paths: the run folder says nothing of where files lie, nor how the command was typed.
     """
 
     recipe: recipes.Recipe
@@ -50,6 +53,21 @@ class Settings:
     deterministic: bool = False
     selftrained: Path | None = None
     checkpoint_every: int = 0
+    no_paths: bool = False
+
+    @property
+    def kept_recipe(self) -> recipes.Recipe:
+        """The recipe as recipe.json keeps it: with `no_paths` a file of weights by its name alone."""
+        return replace(self.recipe, weights=Path(self.recipe.weights).name) if self.no_paths else self.recipe
+
+    @property
+    def kept_options(self) -> dict[str, Any]:
+        """The fields of OPTIONS as recipe.json keeps them: with `no_paths` folders and files by their names alone."""
+        kept = {name: getattr(self, name) for name in OPTIONS}
+        for name in PLACES:
+            if kept[name] is not None:
+                kept[name] = Path(kept[name]).name if self.no_paths else str(kept[name])
+        return kept
 
 
 def settings_of(args: argparse.Namespace) -> Settings:
@@ -61,7 +79,7 @@ def settings_of(args: argparse.Namespace) -> Settings:
     stored, asked = _stored(args), _asked(args)
     if stored is None:
         return asked
-    own = Settings(recipes.from_json(stored["recipe"]), data_folders(stored), stored["limit"], stored["labels"],
+    own = Settings(_recipe(args, stored), data_folders(stored) or None, stored["limit"], stored["labels"],
                    stored["tree"], **{name: getattr(asked, name) or _option(stored, name) for name in OPTIONS})
     if args.like:
         asked = _asked(args, own.recipe if args.recipe is None else None)
@@ -71,7 +89,30 @@ def settings_of(args: argparse.Namespace) -> Settings:
         _same(own, asked, args.out)
     # Other films are no repetition, and nothing to go on with; --like with --data asks for other films.
     fingerprint = None if args.like and args.data else stored["data"]["fingerprint"]
-    return replace(own, data=args.data or own.data, fingerprint=fingerprint)
+    own = replace(own, data=args.data or own.data, fingerprint=fingerprint)
+    _require_places(args, stored, own)
+    return own
+
+
+def _recipe(args: argparse.Namespace, stored: dict[str, Any]) -> recipes.Recipe:
+    """The stored recipe, with the place of its file of weights where the run keeps only the name."""
+    recipe = recipes.from_json(stored["recipe"])
+    if stored["options"].get("no_paths") and args.weights and Path(args.weights).name == recipe.weights:
+        return replace(recipe, weights=args.weights)
+    return recipe
+
+
+def _require_places(args: argparse.Namespace, stored: dict[str, Any], own: Settings) -> None:
+    """Ask for the places that a run with --no-paths does not name."""
+    if not stored["options"].get("no_paths"):
+        return
+    missing = [name for name in PLACES if _option(stored, name) not in (None, "auto") and not getattr(args, name)]
+    drawn = stored["data"].get("synthetic") and stored["data"]["name"].startswith("phantom")  # found or made again
+    if own.data is None and not drawn:
+        missing.insert(0, "data")
+    if missing:
+        raise InputError(f"{args.like or args.out}: was started with --no-paths, so it does not say where its files "
+                         f"lie; give --{' and --'.join(missing)} again")
 
 
 def _stored(args: argparse.Namespace) -> dict[str, Any] | None:

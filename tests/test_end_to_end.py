@@ -175,6 +175,24 @@ def test_the_first_command_of_the_readme_reaches_what_it_promises(home):
 
 
 @pytest.mark.slow
+def test_a_run_without_paths_names_no_place_and_is_resumed_with_data(data, home):
+    out = home / "nowhere" / "run"
+    command("run", *QUICK, "--data", data, "--cache", home / "kept-crops", "--no-paths", "--out", out, home=home)
+    typed = [str(home).encode(), b"--no-paths", b"template_films=20"]
+    found = {(path.name, word) for path in out.rglob("*") if path.is_file() for word in typed
+             if word in path.read_bytes()}
+    assert not found
+    assert "Read from</dt><dd>not kept" in (out / "report.html").read_text()
+    assert "<img" in (out / "report.html").read_text()  # examples on films all the same
+    (out / "model.keras").unlink()
+    words = command("run", "--out", out, "--resume", "--quiet", home=home, code=2).stderr
+    assert "give --data and --cache again" in words
+    before = (out / "recipe.json").read_bytes(), (out / "predictions.csv").read_bytes()
+    command("run", "--out", out, "--resume", "--data", data, "--cache", home / "kept-crops", "--quiet", home=home)
+    assert before == ((out / "recipe.json").read_bytes(), (out / "predictions.csv").read_bytes())
+
+
+@pytest.mark.slow
 def test_a_run_is_repeated_bit_for_bit(data, home):
     command("run", *QUICK, "--data", data, "--deterministic", "--no-export", "--out", home / "first-time", home=home)
     command("run", "--like", home / "first-time", "--no-export", "--out", home / "second-time", "--quiet", home=home)

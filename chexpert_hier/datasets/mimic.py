@@ -63,7 +63,7 @@ def _labels(folder: Path, asked: str, labels: tuple[str, ...], problems: Problem
     raw = pd.DataFrame(codes(studies, name, labels, problems), columns=list(labels), index=studies["study_id"])
     problems.say("study listed twice", raw.index.duplicated(), lambda place: (
         f"{name}, row {studies.index[place]}: study {raw.index[place]} is listed twice"), "refused")
-    return raw
+    return raw[~raw.index.duplicated()]
 
 
 def _with_split(folder: Path, name: str, films: pd.DataFrame) -> pd.DataFrame:

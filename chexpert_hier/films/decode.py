@@ -93,7 +93,7 @@ def read_bytes(source: str | os.PathLike[str], name: str) -> bytes:
 def _why_unreadable(source: str | os.PathLike[str], error: OSError) -> str:
     if isinstance(error, FileNotFoundError):
         return "no such file"
-    if Path(source).is_dir():
+    if os.path.isdir(source):
         return "is a folder; expected a film"
     return f"cannot be read ({error.strerror})"
 

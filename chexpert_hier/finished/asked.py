@@ -2,6 +2,7 @@
 
 import glob
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -48,14 +49,14 @@ def find_films(sources: Sequence[str], *, root: Path | None = None, allow_outsid
     films = []
     for source in sources:
         path = Path(source)
-        if path.suffix.lower() == ".csv" and path.is_file():
+        if path.suffix.lower() == ".csv" and os.path.isfile(path):
             films += [Film(*row) for row in read_rows(path, root=root, allow_outside=allow_outside)]
-        elif path.is_dir():
+        elif os.path.isdir(path):
             found = _in_folder(path)
             if not allow_outside:
                 _require_inside(path, found)
             films += [_named(file) for file in found]
-        elif path.is_file():
+        elif os.path.isfile(path):  # False too for what no file may be called
             films.append(_named(path))
         elif found := sorted(glob.glob(source, recursive=True)):
             films += find_films(found, root=root, allow_outside=allow_outside)

@@ -20,6 +20,8 @@ def parser() -> argparse.ArgumentParser:
     add = answer.add_argument
     add("run", type=Path, metavar="RUN", help="a finished run folder")
     add("--out", type=Path, metavar="PAGE", help="the page to write (default: report.html in the run folder)")
+    add("--data", type=Path, action="append", metavar="DIR", help="the folder of its films (several times where there "
+        "were several), where they have moved or the run does not say")
     add("--replicates", type=int, default=1000, help="bootstrap resamples of patients (default: 1000)")
     add("--no-films", action="store_true", help="without examples on films; the network is not loaded")
     add("--quiet", action="store_true")
@@ -32,7 +34,7 @@ def main(argv: list[str] | None = None) -> int:
     commands.at_least(0, args, "replicates")
     if args.quiet:
         logging.getLogger("chexpert_hier").setLevel(logging.WARNING)
-    print(f"report: {write(args.run, args.out, replicates=args.replicates, films=not args.no_films)}")
+    print(f"report: {write(args.run, args.out, replicates=args.replicates, films=not args.no_films, data=args.data)}")
     return 0
 
 

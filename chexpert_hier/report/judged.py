@@ -1,6 +1,7 @@
 """A finished run, read and judged: what the report speaks of."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from ..evaluate.joining import Cases
 from ..evaluate.runs import joining_of
 from ..evaluate.tree import tree_report
 from ..phantom import making
-from ..run_folder import data_folders, patients_of, read_facts, read_log
+from ..run_folder import data_folders, is_synthetic, patients_of, read_facts, read_log
 
 log = logging.getLogger("chexpert_hier.report")
 NEEDED = ("log.csv", "predictions.csv", "conditional.csv", "truth.csv", "split.csv")
@@ -48,15 +49,16 @@ class Run:
     def synthetic(self) -> bool:
         """Whether the films are a phantom's, as far as can be seen."""
         return (any(making.read_marker(folder) is not None for folder in data_folders(self.facts))
-                or self.recipe.name == "phantom")
+                or is_synthetic(self.facts))
 
 
-def read_run(folder: str | Path, replicates: int = 1000) -> Run:
+def read_run(folder: str | Path, replicates: int = 1000, data: Sequence[Path] | None = None) -> Run:
     """Read a finished run folder and judge its predictions, with and without the chain rule.
 
     Args:
         folder: the run folder.
         replicates: bootstrap resamples of patients.
+        data: the folders of its films; None: those that recipe.json names.
 
     Raises:
         InputError: it is no run folder, or the run is not finished.
@@ -70,7 +72,7 @@ def read_run(folder: str | Path, replicates: int = 1000) -> Run:
     recipe, names = recipes.from_json(facts["recipe"]), tuple(facts["outputs"])
     tree = hierarchy.named(facts["tree"], names)
     result, films = _judged(folder, recipe, names, tree, replicates)
-    return Run(folder, facts, recipe, tree, read_log(folder), _dataset(facts, recipe), result, films)
+    return Run(folder, facts, recipe, tree, read_log(folder), _dataset(facts, recipe, data), result, films)
 
 
 def _judged(folder: Path, recipe: recipes.Recipe, names: tuple[str, ...], tree: hierarchy.Tree, replicates: int):
@@ -93,11 +95,15 @@ def _judged(folder: Path, recipe: recipes.Recipe, names: tuple[str, ...], tree: 
     return result, films
 
 
-def _dataset(facts: dict, recipe: recipes.Recipe) -> Dataset | None:
+def _dataset(facts: dict, recipe: recipes.Recipe, data: Sequence[Path] | None) -> Dataset | None:
     """The run's films, if they are still there and still the same."""
     from ..prepare import sources
 
-    root = data_folders(facts)
+    root = list(data or data_folders(facts))
+    if not root:
+        log.warning("the report goes without films and training counts: the run does not say where its films lie "
+                    "(--data DIR)")
+        return None
     try:
         dataset = sources.read_data(recipe, root, facts["labels"], facts["limit"])
     except InputError as error:

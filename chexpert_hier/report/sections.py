@@ -219,6 +219,7 @@ def _uncertain(run: Run) -> str:
 
 def _environment(run: Run) -> dict[str, object]:
     facts = run.facts
-    return {"Command": shlex.join(["chexpert_hier.run", *facts.get("command", ())]), "Started": facts["started"],
+    typed = {"Command": shlex.join(["chexpert_hier.run", *facts["command"]])} if facts.get("command") else {}
+    return {**typed, "Started": facts["started"],
             "Seed": run.recipe.seed, "Precision": run.recipe.precision, **facts["versions"],
             "Page written on": sys.platform}
