@@ -31,9 +31,10 @@ from pathlib import Path
 import numpy as np
 
 from chexpert_hier import commands
+from chexpert_hier.files import write_text
 from experiments.benchmarks import machine, versions
 
-PAGE = Path(__file__).parents[1] / "docs" / "faults.md"
+PAGE, TITLE = Path(__file__).parents[1] / "docs" / "faults.md", "Killed, interrupted, starved"
 # How many of every 20 faults a command gets; what runs longest has the most moments.
 SHARES = {"run": 8, "prepare": 4, "predict": 3, "evaluate": 2, "export": 3}
 QUICK = ("--recipe", "phantom", "--arch", "tiny", "--image-size", "32", "--epochs", "2", "--batch-size", "8", "--set",
@@ -227,10 +228,9 @@ def second_run(place: Place) -> dict:
 
 
 def page(results: list[dict], planned: int, command: str, seconds: float) -> str:
-    """docs/faults.md; says so where not all planned faults have been tried yet."""
-    lines = ["# Faults tried, and what was lost", "",
-             "Made by `experiments/kill_test.py`; what it compares, and how, stands at its top. \"Hit\" are those that "
-             "had not finished before the fault.", "",
+    """What docs/faults.md says of them; says so where not all planned faults have been tried yet."""
+    lines = ["\"Hit\" are those that had not finished before the fault. What is compared, and how, stands at the top "
+             "of `experiments/kill_test.py`.", "",
              f"`{command}` · {machine()} · {platform.system()} · "
              f"{versions('tensorflow', 'keras', 'numpy')} · {date.today().isoformat()} · "
              f"{seconds / 60:.0f} minutes", "",
@@ -247,7 +247,19 @@ def page(results: list[dict], planned: int, command: str, seconds: float) -> str
     wrong = [f"* {r['fault']}, {r['command']}: {text}" for r in results for text in r["wrong"]]
     if len(results) < planned:
         lines += ["", f"Not finished: {len(results)} of {planned} planned faults."]
-    return "\n".join([*lines, *(["", "What differed:", "", *wrong] if wrong else []), ""])
+    return "\n".join([*lines, *(["", "What differed:", "", *wrong] if wrong else [])])
+
+
+def put(title: str, text: str) -> None:
+    """Replace a section of docs/faults.md, or add it at the end; the others belong to other scripts and to people."""
+    head, *sections = PAGE.read_text(encoding="utf-8").rstrip("\n").split("\n## ")
+    own = f"{title}\n\n{text}\n"
+    places = [place for place, section in enumerate(sections) if section.partition("\n")[0] == title]
+    if places:
+        sections[places[0]] = own
+    else:
+        sections.append(own)
+    write_text(PAGE, "\n## ".join(one.rstrip("\n") + "\n" for one in [head, *sections]))
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -277,7 +289,7 @@ def main(argv: list[str] | None = None) -> int:
         for fault in faults:
             results.append(fault())
             if args.write:  # after each, so that a table is there when this script is stopped itself
-                PAGE.write_text(page(results, len(faults), command.strip(), time.monotonic() - began), encoding="utf-8")
+                put(TITLE, page(results, len(faults), command.strip(), time.monotonic() - began))
     print(page(results, len(faults), command.strip(), time.monotonic() - began))
     return int(any(result["wrong"] for result in results))
 
