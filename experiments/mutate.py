@@ -19,6 +19,7 @@ place among equal ones there, so that results outlive edits elsewhere.
 import argparse
 import ast
 import contextlib
+import hashlib
 import json
 import os
 import random
@@ -122,21 +123,23 @@ def mutations(source: str) -> list[Mutation]:
 
 
 class Recorder:
-    """A plugin of pytest that notes how long each test takes and which lines of one file it runs."""
+    """A plugin of pytest that notes how long each test takes and which lines of the package it runs."""
 
-    def __init__(self, module: Path, out: Path) -> None:
-        self.module, self.out = str(module), out
+    def __init__(self, tree: Path, out: Path) -> None:
+        self.start, self.out = f"{tree}/chexpert_hier/", out
         self.now, self.shared = "", True  # the test that runs; whether what runs may serve other tests too
         self.seconds: Counter[str] = Counter()
-        self.lines: dict[int, set[str]] = defaultdict(set)
-        self.everyone: set[int] = set()
+        self.lines: dict[str, set[str]] = defaultdict(set)  # "file:line" -> tests
+        self.everyone: set[str] = set()
 
     def trace(self, frame: FrameType, event: str, _: object) -> Any:
-        if frame.f_code.co_filename != self.module:
+        name = frame.f_code.co_filename
+        if not name.startswith(self.start):
             return None
-        self.lines[frame.f_lineno].add(self.now)
+        place = f"{name[len(self.start):]}:{frame.f_lineno}"
+        self.lines[place].add(self.now)
         if self.shared:
-            self.everyone.add(frame.f_lineno)
+            self.everyone.add(place)
         return self.trace
 
     def pytest_runtest_setup(self, item: Any) -> None:
@@ -186,13 +189,14 @@ class Known:
     everyone: set[int]
 
     @classmethod
-    def read(cls, file: Path) -> "Known":
+    def read(cls, file: Path, module: str) -> "Known":
+        start = module.removeprefix("chexpert_hier/") + ":"
         told = json.loads(file.read_text())
         for name in told["packages"]:
             with contextlib.suppress(Exception):  # some parts are made, not imported
                 import_module(name)
-        return cls(told["seconds"], {int(line): set(ids) for line, ids in told["lines"].items()},
-                   set(told["everyone"]))
+        lines = {int(place[len(start):]): set(ids) for place, ids in told["lines"].items() if place.startswith(start)}
+        return cls(told["seconds"], lines, {int(p[len(start):]) for p in told["everyone"] if p.startswith(start)})
 
     def tests(self, found: Mutation, every: bool, budget: float) -> list[str]:
         """The tests that may notice the change, those that run its lines first, the fastest of them first.
@@ -293,7 +297,8 @@ def main(argv: list[str] | None = None) -> int:
     every = [found for found in mutations(source) if args.only in found.name]
     chosen = every
     if args.sample and args.sample < len(every):
-        chosen = sorted(random.Random(args.seed).sample(every, args.sample), key=lambda found: found.start)
+        random.Random(args.seed).shuffle(every)  # a larger sample holds the smaller one
+        chosen = sorted(every[:args.sample], key=lambda found: found.start)
     if args.list:
         print("\n".join(f"{args.module}:{found.line}: {found.name}" for found in chosen))
         return 0
@@ -318,11 +323,14 @@ def tried(args: argparse.Namespace, source: str, chosen: list[Mutation], log: Pa
     known, data = _read(log), source.encode()
     with tempfile.TemporaryDirectory() as folder:
         tree = copied(Path(folder))
-        before, lines = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime, Path(folder) / "lines.json"
-        if outcome(tree, args.tests, Recorder(tree / args.module, lines), 1800) != "pass":
-            return {}
-        used = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before
-        limit, first = 20 + round(2 * used), Known.read(lines)
+        lines = args.work / f"lines-{_digest(tree, args.tests)}.json"  # the same for all modules of these tests
+        if not lines.exists():
+            args.work.mkdir(parents=True, exist_ok=True)
+            if outcome(tree, args.tests, Recorder(tree, lines), 3600) != "pass":
+                lines.unlink(missing_ok=True)
+                return {}
+        first = Known.read(lines, args.module)
+        limit = 30 + round(2 * sum(first.seconds.values()))
         for count, found in enumerate(chosen, 1):
             if found.name in known and not (args.again and known[found.name] == "pass"):
                 continue
@@ -338,11 +346,19 @@ def tried(args: argparse.Namespace, source: str, chosen: list[Mutation], log: Pa
     return known
 
 
+def _digest(tree: Path, tests: list[str]) -> str:
+    """Of everything that the tests run."""
+    found = hashlib.sha256("\n".join(tests).encode())
+    for file in sorted([*(tree / "chexpert_hier").rglob("*.py"), *(tree / "tests").rglob("*.py")]):
+        found.update(file.read_bytes())
+    return found.hexdigest()[:16]
+
+
 def write_table(work: Path) -> int:
     """results/mutations.md from the modules tried; reasons of survivors come from results/mutations.json."""
     results = Path(__file__).parent / "results"
     reasons = json.loads((results / "mutations.json").read_text(encoding="utf-8"))
-    summaries = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(work.glob("*.json"))]
+    summaries = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(work.glob("chexpert_hier.*.json"))]
     rows, lists, unexplained = [], [], 0
     for one in summaries:
         why = reasons.get(one["module"], {})
