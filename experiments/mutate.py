@@ -297,8 +297,7 @@ def main(argv: list[str] | None = None) -> int:
     every = [found for found in mutations(source) if args.only in found.name]
     chosen = every
     if args.sample and args.sample < len(every):
-        random.Random(args.seed).shuffle(every)  # a larger sample holds the smaller one
-        chosen = sorted(every[:args.sample], key=lambda found: found.start)
+        chosen = sorted(random.Random(args.seed).sample(every, args.sample), key=lambda found: found.start)
     if args.list:
         print("\n".join(f"{args.module}:{found.line}: {found.name}" for found in chosen))
         return 0

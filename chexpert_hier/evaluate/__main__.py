@@ -50,7 +50,8 @@ def _what(add: Any) -> None:
 
 def _how(add: Any) -> None:
     add("--labels", nargs="+", metavar="NAME", help="which labels (all that both files have)")
-    add("--by", default="", metavar="COLUMNS", help="subgroups by columns of the truth or meta file: Sex,Age,AP/PA")
+    add("--by", nargs="+", default=[], metavar="COLUMN", help="subgroups by columns of the truth or meta file: Sex Age "
+        "AP/PA, or Sex,Age,AP/PA")
     add("--unit", choices=("film", "study", "patient"), help="what one case is (studies where all paths tell theirs, "
         "as CheXpert's do, else films)")
     add("--rule", help="films to studies and patients: max, mean, confident, or a JSON file {label: rule} (max)")
@@ -133,7 +134,7 @@ def _asked(args: argparse.Namespace) -> dict[str, object]:
 def _judge(args: argparse.Namespace) -> "Findings":
     from .result import Judging
     judging = Judging(args.replicates, args.seed, args.stratified, args.threshold, args.calibrate,
-                      [c.strip() for c in args.by.split(",") if c.strip()], _tree(args.tree), mean=args.mean)
+                      [c.strip() for c in ",".join(args.by).split(",") if c.strip()], _tree(args.tree), mean=args.mean)
     if args.run:
         return _outside(args, judging) if args.data else _own(args, judging)
     return _files(args, judging)

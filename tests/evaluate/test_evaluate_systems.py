@@ -252,7 +252,7 @@ def test_the_command_compares_tables_and_groups(tmp_path, capsys):
     truth = written(tmp_path, "t.csv", made["a_predictions.csv"][1])
     files = [str(written(tmp_path, name, table[0])) for name, table in made.items()]
     out = tmp_path / "out"
-    main(["--predictions", *files, "--truth", str(truth), "--by", "Sex", "--pairs", "all", "--table", "latex",
+    main(["--predictions", *files, "--truth", str(truth), "--by", "Sex", "Age", "--pairs", "all", "--table", "latex",
           "markdown", "csv", "--replicates", "50", "--no-page", "--out", str(out)])
     shown = capsys.readouterr().out
     assert shown.count("Thresholds:") == 1 and shown.count(" against ") == 3 and ", corrected " in shown
@@ -260,7 +260,7 @@ def test_the_command_compares_tables_and_groups(tmp_path, capsys):
     found = pd.read_csv(out / "comparisons.csv")
     assert len(found) == 3 * 6 and set(found["comparison"]) == {"b against a", "c against a", "c against b"}
     groups = pd.read_csv(out / "subgroups.csv")
-    assert set(groups["predictions"]) == {"a", "b", "c"} and set(groups["group"]) == {"Male", "Female"}
+    assert set(groups["predictions"]) == {"a", "b", "c"} and set(groups["by"]) == {"Sex", "Age"}
     assert {"table.tex", "table.md", "table.csv"} <= {path.name for path in out.iterdir()}
 
 
