@@ -8,7 +8,7 @@ from . import commands
 
 # Every command; setup.cfg, README and the tests are compared with it. All but run are areas with a __main__.
 COMMANDS = ("run", "predict", "evaluate", "heatmaps", "export", "prepare", "datasets", "phantom", "report",
-            "serve", "archive", "selftest")
+            "serve", "archive", "dicom_node", "selftest")
 
 
 def module_of(command: str) -> str:

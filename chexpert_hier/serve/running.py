@@ -2,14 +2,13 @@
 
 import asyncio
 import contextlib
-import logging
 import signal
 import socket
-import warnings
 from collections.abc import Callable, Iterator
 
 import uvicorn
 
+from ..films.quiet import quiet as quiet_films
 from .app import make_app
 from .service import Service
 
@@ -62,12 +61,5 @@ def _draining(server: uvicorn.Server, service: Service) -> Iterator[None]:
 
 
 def quiet() -> None:
-    """Silence libraries that would print what a film's file says: pydicom's warnings quote tags."""
-    import cv2
-
-    with contextlib.suppress(ImportError):
-        import pydicom.config  # noqa: F401  which sets its logger's level when it is imported
-    warnings.simplefilter("ignore")
-    for name in ("pydicom", "py.warnings", "pylibjpeg", "uvicorn", "uvicorn.access", "uvicorn.error", "asyncio"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    """Silence what would print something of a request or of a film's file."""
+    quiet_films("uvicorn", "uvicorn.access", "uvicorn.error", "asyncio")

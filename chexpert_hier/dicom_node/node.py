@@ -1,0 +1,158 @@
+"""The node: what is new in an archive is fetched, answered and written back, one film after another.
+
+What makes it safe to kill: all that it writes about a film has UIDs that follow from the film and the model, and is
+looked for before it is written; what it has seen and done is kept in a ledger after it was done, never before.
+"""
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ..errors import InputError
+from .access import ArchiveError, GoneError, RefusedError
+from .answering import Answerer, LeftError
+from .ledger import ANSWERED, MOST_TRIES, Ledger
+from .series import Archive, Instance
+from .source import key
+
+log = logging.getLogger("chexpert_hier.dicom_node")
+LONGEST = 60.0  # seconds between two attempts at an archive that is away or full
+ATTEMPTS = 4  # with --once
+
+
+@dataclass(frozen=True)
+class Ways:
+    """How the node works.
+
+    Attributes:
+        every: seconds between two looks at the archive.
+        send: sends objects, by their UIDs, on to where they shall go; None for nowhere.
+        sleep: waits for so many seconds.
+    """
+
+    every: float = 5.0
+    send: Callable[[list[str]], None] | None = None
+    sleep: Callable[[float], None] = time.sleep
+
+
+class Node:
+    """One model beside one archive.
+
+    Args:
+        archive: where films come from and reports go.
+        answerer: the model.
+        ledger: the place.
+        ways: how it works.
+    """
+
+    def __init__(self, archive: Archive, answerer: Answerer, ledger: Ledger, ways: Ways):
+        self.archive, self.answerer, self.ledger, self.ways = archive, answerer, ledger, ways
+
+    def follow(self) -> None:
+        """Work until the process is told to stop; an archive that is away or full is waited for.
+
+        Raises:
+            InputError: the archive does not know us any more.
+        """
+        wait = self.ways.every
+        while True:
+            try:
+                self.round()
+                wait = self.ways.every
+            except ArchiveError as error:
+                log.warning("%s; again in %.0f s", error, wait)
+                self.ways.sleep(wait)
+                wait = min(2 * wait, LONGEST)
+                continue
+            self.ways.sleep(wait)
+
+    def once(self) -> None:
+        """Work until nothing waits, then end.
+
+        Raises:
+            InputError: the archive stays away or full; what was done is kept.
+        """
+        failed, told = 0, False
+        while True:
+            try:
+                self.round()
+                failed = 0
+            except ArchiveError as error:
+                failed += 1
+                if failed == ATTEMPTS:
+                    raise InputError(f"{error}; what was done is kept, run the command again") from None
+            waiting = len(self.ledger.waiting())
+            if not waiting and not failed:
+                return
+            if not told and not failed:
+                log.info("waiting for %d series that may still grow", waiting)
+                told = True
+            self.ways.sleep(self.ways.every)
+
+    def round(self) -> None:
+        """Look once at what is new, and work on all series that have stopped growing.
+
+        Raises:
+            ArchiveError: the archive is away, busy or full; the place stays before what is not done.
+        """
+        self.archive.look(self.ledger)
+        for name, about in self.ledger.waiting().items():
+            try:
+                series = self.archive.series(name, about, self.ledger)
+            except (GoneError, RefusedError):
+                self.ledger.finish(name, -1)
+                continue
+            if series is None:
+                continue
+            if series.other:
+                self._left(key(name), series.other, len(series.instances))
+            else:
+                for instance in series.instances:
+                    self._film(instance)
+            self.ledger.finish(name, len(series.instances))
+
+    def _film(self, instance: Instance) -> None:
+        film = key(instance.uid)
+        before = self.ledger.outcome(film)
+        if before not in (None, ANSWERED):
+            return
+        uids = self.answerer.uids(instance.uid)
+        missing = [uid for uid in (uids.picture, uids.report) if not self.archive.has(instance, uid)]
+        if before == ANSWERED and not missing:
+            return
+        if missing and not self._write(film, instance, missing):
+            return
+        if self.ways.send:
+            self.ways.send([uids.picture, uids.report])
+        self.ledger.settle(film, ANSWERED)
+        log.info("film %s: %s", film[:8], "answered" if missing else "was answered already")
+
+    def _write(self, film: str, instance: Instance, missing: list[str]) -> bool:
+        """Answer a film and store what is missing of it; whether it was answered."""
+        if self.ledger.try_(film) > MOST_TRIES:
+            self._left(film, f"ended the process {MOST_TRIES} times")
+            return False
+        try:
+            files = self.answerer.answer(self.archive.fetch(instance))
+            for uid in missing:
+                self.archive.store(files[uid])
+        except (LeftError, RefusedError) as error:
+            self._left(film, str(error))
+            return False
+        except (ArchiveError, InputError):
+            self.ledger.untry(film)
+            raise
+        return True
+
+    def _left(self, film: str, reason: str, count: int = 1) -> None:
+        self.ledger.settle(film, reason, count)
+        log.info("film %s: left: %s", film[:8], reason)
+
+
+def summary(counts: Counter[str]) -> str:
+    """How many films were answered, and how many left for which reason, in lines."""
+    left = [(reason, count) for reason, count in counts.most_common() if reason != ANSWERED]
+    lines = [f"answered: {counts[ANSWERED]:,}; left: {sum(count for _, count in left):,}"]
+    return "\n".join([*lines, *(f"  {count:,} {reason}" for reason, count in left)])
