@@ -34,6 +34,24 @@ def programs(missing):
         missing(f"pip install {error.name}")
 
 
+@pytest.fixture(scope="module")
+def run(run):
+    """With its model.onnx beside it, so that the command is there in a second."""
+    return with_onnx(run)
+
+
+@pytest.fixture(scope="module")
+def other_run(other_run):
+    return with_onnx(other_run)
+
+
+def with_onnx(run):
+    from chexpert_hier.export.__main__ import main
+
+    assert main(["--model", str(run), "--onnx", str(run / "model.onnx")]) == 0
+    return run
+
+
 @pytest.fixture
 def server(tmp_path):
     with running(tmp_path / "orthanc") as found:
