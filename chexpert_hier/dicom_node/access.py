@@ -2,6 +2,7 @@
 
 import ipaddress
 import json
+import logging
 import os
 import stat
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ INSTALL = 'pip install "chexpert_hier[dicom-node]"'
 SECONDS = (10, 120)  # to connect; between two bytes of an answer
 MOST_BYTES = 1 << 30  # of one answer
 FULL = 507  # Insufficient Storage
-ORTHANC_FULL = 11  # what it calls "The file storage is full", with HTTP 500
+ORTHANC_FULL = 19  # its number for "The file storage is full", which comes with HTTP 500
 GONE = (404, 410)
 
 
@@ -104,10 +105,11 @@ class Web:
             import requests
         except ImportError:
             raise InputError(f"dicom_node needs requests; {INSTALL}") from None
+        logging.getLogger("urllib3").setLevel(logging.CRITICAL)  # its warnings quote addresses with UIDs
         self.address = _checked(address, access)
         self.session = requests.Session()
         self.session.trust_env = False  # no proxy and no .netrc: where films go is said by the command alone
-        again = requests.adapters.Retry(connect=2, read=1, status=0, redirect=0, allowed_methods=None,
+        again = requests.adapters.Retry(total=2, connect=2, read=1, status=0, redirect=0, allowed_methods=None,
                                         backoff_factor=0.2)  # a kept connection that was closed; all we ask may repeat
         for scheme in ("http://", "https://"):
             self.session.mount(scheme, requests.adapters.HTTPAdapter(max_retries=again))
@@ -148,12 +150,12 @@ class Web:
             raise InputError(f"{self.address}: refuses us (HTTP {code}); see --access")
         if code in GONE:
             raise GoneError("not in the archive any more")
-        if code == FULL or (code >= 400 and _said(answer).get("OrthancStatus") == ORTHANC_FULL):
+        if code == FULL or (code >= 400 and said(answer).get("OrthancStatus") == ORTHANC_FULL):
             raise ArchiveError(f"{self.address} is full")
         if code >= 500 or code in (408, 429):
             raise ArchiveError(f"{self.address} failed (HTTP {code})")
         if code >= 300:
-            raise RefusedError(f"the archive refused (HTTP {code})", _said(answer))
+            raise RefusedError(f"the archive refused (HTTP {code})", said(answer))
 
     def json(self, method: str, path: str, **more: Any) -> Any:
         """As `ask`, the answer read as JSON.
@@ -200,9 +202,10 @@ def _body(answer: Any) -> bytes:
     return b"".join(parts)
 
 
-def _said(answer: Any) -> dict:
+def said(answer: Any) -> dict:
+    """An answer's JSON object, empty where it is none."""
     try:
-        said = answer.json()
+        found = answer.json()
     except ValueError:
         return {}
-    return said if isinstance(said, dict) else {}
+    return found if isinstance(found, dict) else {}

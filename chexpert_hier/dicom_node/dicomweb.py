@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import quote
 
 from ..films.dicom import MODALITIES
-from .access import ArchiveError, GoneError, RefusedError, Web
+from .access import ArchiveError, GoneError, RefusedError, Web, said
 from .ledger import Ledger
 from .report import MAKER
 from .series import Instance, Series
@@ -100,13 +100,12 @@ class DicomWeb:
                          f"\r\n--{mark}--\r\n".encode()])
         kind = f'multipart/related; type="application/dicom"; boundary={mark}'
         try:
-            found = self.web.json("POST", "/studies", data=body, headers={**JSON, "Content-Type": kind})
+            found = said(self.web.ask("POST", "/studies", data=body, headers={**JSON, "Content-Type": kind}))
         except RefusedError as error:
             if not _duplicate(error.said):
                 raise
             return
-        failed = found.get(FAILED, {}).get("Value") if isinstance(found, dict) else None
-        if failed and not _duplicate(found):
+        if found.get(FAILED, {}).get("Value") and not _duplicate(found):
             raise RefusedError("the archive did not keep the report")
 
     def _search(self, path: str, **query: str) -> list[dict]:

@@ -138,6 +138,8 @@ class Node:
             files = self.answerer.answer(self.archive.fetch(instance))
             for uid in missing:
                 self.archive.store(files[uid])
+                if not self.archive.has(instance, uid):  # a full Orthanc says of DICOMweb's reports that all is well
+                    raise ArchiveError(f"{self.archive.address} did not keep a report; is it full?")
         except (LeftError, RefusedError) as error:
             self._left(film, str(error))
             return False

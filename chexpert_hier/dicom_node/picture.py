@@ -5,6 +5,7 @@ shows nothing of the patient but what the film itself shows.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -38,7 +39,7 @@ def draw(grey: np.ndarray, findings: Sequence[Finding], maps: FilmMaps | None, a
     sheet = Image.new("RGB", (WIDTH, HEIGHT), BACK)
     pen = ImageDraw.Draw(sheet)
     space = HEIGHT - HEAD - FOOT - 2 * GAP
-    _put(sheet, np.stack([grey] * 3, -1), (GAP, HEAD + GAP), (FILM_WIDTH, space))
+    sheet.paste(Image.fromarray(_fitted(grey, (FILM_WIDTH, space))), (GAP, HEAD + GAP))
     chosen = shown(findings) if maps is not None else []
     _maps(sheet, pen, grey, chosen, maps, (2 * GAP + FILM_WIDTH, HEAD + GAP))
     _tree(pen, findings, (3 * GAP + FILM_WIDTH + MAP_WIDTH, HEAD + GAP), space)
@@ -58,14 +59,12 @@ def _font(size: float) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size)
 
 
-def _put(sheet: Image.Image, picture: np.ndarray, corner: tuple[int, int], space: tuple[int, int]) -> int:
-    """Paste a picture, red-green-blue, as large as fits without another shape; its height in pixels."""
-    height, width = picture.shape[:2]
+def _fitted(grey: np.ndarray, space: tuple[int, int]) -> np.ndarray:
+    """A film as large as fits into a space, (width, height), without another shape."""
+    height, width = grey.shape
     scale = min(space[0] / width, space[1] / height)
     size = max(1, round(width * scale)), max(1, round(height * scale))
-    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
-    sheet.paste(Image.fromarray(cv2.resize(picture, size, interpolation=how)), corner)
-    return size[1]
+    return cv2.resize(grey, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
 
 
 def _maps(sheet: Image.Image, pen: ImageDraw.ImageDraw, grey: np.ndarray, chosen: Sequence[Finding],
@@ -78,10 +77,12 @@ def _maps(sheet: Image.Image, pen: ImageDraw.ImageDraw, grey: np.ndarray, chosen
     pen.text((left, top), "where the network looked", FAINT, _font(15))
     top += 22
     each = (HEIGHT - FOOT - GAP - top) // MOST_MAPS
+    small = _fitted(grey, (MAP_WIDTH, each - 30))
+    maps = replace(maps, film_shape=small.shape)
     for finding in chosen:
         pen.text((left, top), f"{finding.label} {finding.probability:.2f}", TEXT, _font(16))
-        drawn = overlay(grey, maps.on_film(finding.label))[..., ::-1]
-        _put(sheet, np.ascontiguousarray(drawn), (left, top + 21), (MAP_WIDTH, each - 30))
+        drawn = overlay(small, maps.on_film(finding.label))[..., ::-1]
+        sheet.paste(Image.fromarray(np.ascontiguousarray(drawn)), (left, top + 21))
         top += each
 
 

@@ -5,6 +5,7 @@ import json
 import shutil
 import socket
 import subprocess
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -26,7 +27,7 @@ class Server:
 
     def __init__(self, folder, **changes):
         self.folder, self.http, self.dicom, self.process = Path(folder), free_port(), free_port(), None
-        self.scheme = "https" if changes.get("SslEnabled") else "http"
+        self.opener = urllib.request.build_opener()
         self.config = {
             "Name": "test", "StorageDirectory": str(self.folder / "db"), "IndexDirectory": str(self.folder / "db"),
             "HttpPort": self.http, "DicomPort": self.dicom, "DicomAet": "ORTHANC", "RemoteAccessAllowed": False,
@@ -36,7 +37,7 @@ class Server:
 
     @property
     def address(self):
-        return f"{self.scheme}://127.0.0.1:{self.http}"
+        return f"http://127.0.0.1:{self.http}"
 
     @property
     def dicomweb(self):
@@ -64,7 +65,7 @@ class Server:
 
     def ask(self, path, data=None, method=None):
         request = urllib.request.Request(f"{self.address}{path}", data, method=method or ("POST" if data else "GET"))
-        with urllib.request.urlopen(request, timeout=60) as answer:
+        with self.opener.open(request, timeout=60) as answer:
             body = answer.read()
         with contextlib.suppress(ValueError):
             return json.loads(body)
@@ -93,3 +94,36 @@ def running(folder, **changes):
         yield server
     finally:
         server.stop()
+
+
+@contextlib.contextmanager
+def behind_tls(server, context):
+    """An address at which the server is reached by TLS; `context` says with which certificates."""
+    ear = socket.create_server(("127.0.0.1", 0))
+
+    def relay(one, other):
+        with contextlib.suppress(OSError):
+            while data := one.recv(1 << 16):
+                other.sendall(data)
+        for end in (one, other):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def accept():
+        with contextlib.suppress(OSError):
+            while True:
+                threading.Thread(target=serve, args=(ear.accept()[0],), daemon=True).start()
+
+    def serve(caller):
+        with contextlib.suppress(OSError), context.wrap_socket(caller, server_side=True) as plain, \
+                socket.create_connection(("127.0.0.1", server.http)) as behind:
+            back = threading.Thread(target=relay, args=(behind, plain), daemon=True)
+            back.start()
+            relay(plain, behind)
+            back.join()
+
+    threading.Thread(target=accept, daemon=True).start()
+    try:
+        yield f"https://127.0.0.1:{ear.getsockname()[1]}"
+    finally:
+        ear.close()

@@ -185,6 +185,14 @@ def test_an_archive_that_is_away_or_full_is_waited_for(place):
         make_node(forever, ledger.Ledger(place_of(place) / "x", ASKED)).once()
 
 
+def test_an_archive_that_says_well_and_keeps_nothing_is_not_believed(place):
+    archive = three()
+    archive.store = lambda data: None
+    with pytest.raises(InputError, match="did not keep a report; is it full"):
+        make_node(archive, place()).once()
+    assert place().counts()["answered"] == 0 and place().waiting()
+
+
 def place_of(place):
     import pathlib
 
@@ -277,7 +285,7 @@ def web():
 @pytest.mark.parametrize("code, body, kind", [
     (401, b"", InputError), (403, b"", InputError), (404, b"", GoneError), (400, b"", RefusedError),
     (302, b"", RefusedError), (500, b"", ArchiveError), (507, b"", ArchiveError), (503, b"", ArchiveError),
-    (400, {"OrthancStatus": 11}, ArchiveError), (200, b"<html>", ArchiveError)])
+    (400, {"OrthancStatus": 19}, ArchiveError), (200, b"<html>", ArchiveError)])
 def test_what_http_answers_mean(web, code, body, kind):
     web.answers["GET", "/x"] = code, body
     with pytest.raises(kind):

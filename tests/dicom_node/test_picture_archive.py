@@ -4,14 +4,16 @@ import json
 import os
 import re
 import signal
+import ssl
 import subprocess
 import sys
 import time
+import urllib.request
 from pathlib import Path
 
 import pytest
 from made_films import NAMES, UMLAUT, dicom, eight_kinds, pydicom, uid
-from orthanc_server import PLUGIN, PROGRAM, running
+from orthanc_server import PLUGIN, PROGRAM, behind_tls, running
 
 REPOSITORY = Path(__file__).parents[2]
 NEEDED = {"orthanc": PROGRAM, "orthanc-dicomweb": PLUGIN}
@@ -72,7 +74,8 @@ def once(server, run, place, *more, where=None, code=0):
     done = subprocess.run(words(where or ["--orthanc", server.address], run, place, "--once", *more),
                           capture_output=True, text=True, timeout=400, env=environment())
     assert done.returncode == code, (done.returncode, done.stdout, done.stderr[-3000:])
-    assert not [name for name in NAMES if name in done.stdout + done.stderr]
+    assert not [name for name in NAMES if name in done.stdout + done.stderr] and "secret" not in done.stderr
+    assert uid() not in done.stderr and "Traceback" not in done.stderr
     return done.stdout, done.stderr
 
 
@@ -216,6 +219,8 @@ def test_a_full_archive_is_waited_for(tmp_path, run, frontal):
         server.ask(f"/patients/{patient}/protected", b"1", "PUT")
         said, log = once(server, run, tmp_path / "place", code=2)
         assert "is full; what was done is kept" in log and said == "answered: 0; left: 0\n"
+        said, log = once(server, run, tmp_path / "web", where=["--dicomweb", server.dicomweb], code=2)
+        assert "did not keep a report; is it full" in log and said == "answered: 0; left: 0\n"
         server.stop()
         server.config["MaximumStorageSize"] = 0
         (server.folder / "orthanc.json").write_text(json.dumps(server.config))
@@ -253,29 +258,39 @@ def test_reports_are_sent_on(tmp_path, run, frontal):
             assert reports(server)[1] == 1
 
 
-def test_tls_and_credentials(tmp_path, run, frontal, monkeypatch):
-    subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1",
-                    "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", tmp_path / "key.pem", "-out",
-                    tmp_path / "cert.pem"], check=True, capture_output=True, timeout=60)
-    both = tmp_path / "both.pem"
-    both.write_bytes((tmp_path / "cert.pem").read_bytes() + (tmp_path / "key.pem").read_bytes())
-    with running(tmp_path / "orthanc", SslEnabled=True, SslCertificate=str(both), AuthenticationEnabled=True,
-                 RegisteredUsers={"node": "secret-7"}) as server:
-        import base64
-        import ssl
-        import urllib.request
+def certificate(folder, name):
+    """A self-signed certificate for this machine, and its key."""
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", f"/CN={name}",
+                    "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", folder / f"{name}.key", "-out",
+                    folder / f"{name}.pem"], check=True, capture_output=True, timeout=60)
+    return str(folder / f"{name}.pem"), str(folder / f"{name}.key")
 
-        context = ssl.create_default_context(cafile=str(tmp_path / "cert.pem"))
-        opener = urllib.request.build_opener(urllib.request.HTTPSHandler(context=context))
-        opener.addheaders = [("Authorization", f"Basic {base64.b64encode(b'node:secret-7').decode()}")]
-        monkeypatch.setattr(urllib.request, "urlopen", opener.open)
+
+def test_tls_certificates_and_credentials(tmp_path, run, frontal):
+    """Orthanc behind TLS that asks for our certificate too, and behind a password of its own."""
+    theirs, ours = certificate(tmp_path, "archive"), certificate(tmp_path, "node")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*theirs)
+    context.load_verify_locations(ours[0])
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.maximum_version = ssl.TLSVersion.TLSv1_2  # in 1.3 a refusal reaches the caller later, as a closed line
+    file = tmp_path / "access.json"
+    file.touch(0o600)
+
+    def told(**access):
+        file.write_text(json.dumps(access))
+        return once(server, run, tmp_path / "a", "--access", file, where=["--orthanc", address], code=2)[1]
+
+    with running(tmp_path / "orthanc", AuthenticationEnabled=True, RegisteredUsers={"node": "secret-7"}) as server, \
+            behind_tls(server, context) as address:
+        password = urllib.request.HTTPPasswordMgrWithDefaultRealm()
+        password.add_password(None, server.address, "node", "secret-7")
+        server.opener = urllib.request.build_opener(urllib.request.HTTPBasicAuthHandler(password))
         server.post(dicom(frontal[1], 1))
-        assert "(TLS)" in once(server, run, tmp_path / "a", code=2)[1]
-        file = tmp_path / "access.json"
-        file.write_text(json.dumps({"ca": str(tmp_path / "cert.pem"), "user": "node", "password": "wrong"}))
-        file.chmod(0o600)
-        assert "HTTP 401" in once(server, run, tmp_path / "a", "--access", file, code=2)[1]
-        file.write_text(json.dumps({"ca": str(tmp_path / "cert.pem"), "user": "node", "password": "secret-7"}))
-        once(server, run, tmp_path / "a", "--access", file)
-        once(server, run, tmp_path / "b", "--access", file, where=["--dicomweb", server.dicomweb])
+        mine = {"ca": theirs[0], "certificate": ours[0], "key": ours[1], "user": "node", "password": "secret-7"}
+        assert "not trusted" in told() and "not trusted" in told(user="node", password="secret-7", ca=theirs[0])
+        assert "HTTP 401" in told(**{**mine, "password": "secret-8"})
+        file.write_text(json.dumps(mine))
+        once(server, run, tmp_path / "a", "--access", file, where=["--orthanc", address])
+        once(server, run, tmp_path / "b", "--access", file, where=["--dicomweb", f"{address}/dicom-web"])
         assert reports(server)[1] == 1 == len(server.series("OT"))
