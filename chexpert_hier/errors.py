@@ -1,5 +1,6 @@
 """The one error that a user can mend: shown as a single line, exit code 2, no traceback."""
 
+import difflib
 from collections.abc import Iterable
 
 
@@ -12,10 +13,22 @@ class InputError(ValueError):
 
 
 def one_of(what: str, value: object, valid: Iterable[object]) -> None:
-    """Refuse `value` unless it is among `valid`, listing the valid ones.
+    """Refuse `value` unless it is among `valid`, listing the valid ones and naming the nearest.
 
     Raises:
         InputError: `value` is not in `valid`.
     """
     if value not in valid:
-        raise InputError(f"{what} is {value!r}; expected one of: {', '.join(map(str, valid))}")
+        names = list(map(str, valid))
+        raise InputError(f"{what} is {value!r}; expected one of: {', '.join(names)}{did_you_mean(str(value), names)}")
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A question to end a message with, where a known name is like `name`, in whatever case; else nothing.
+
+    >>> did_you_mean("DenseNet12", ["densenet121", "xception"])
+    '. Did you mean densenet121?'
+    """
+    lowered = {each.lower(): each for each in known}
+    near = difflib.get_close_matches(name.lower(), lowered, 1)
+    return f". Did you mean {lowered[near[0]]}?" if near else ""

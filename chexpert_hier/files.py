@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from .errors import InputError
@@ -207,6 +207,39 @@ def _require_writable(file: Path) -> None:
 def _say_once(why: str, folder: Path) -> None:
     log.warning("%s: this file system has no locks (%s); see to it that no other process works in this folder", folder,
                 why)
+
+
+def not_there(folder: Path) -> list[Path]:
+    """The folder and its parents, as far as they are not there; the innermost first."""
+    return [each for each in (folder, *folder.parents) if not each.exists()]
+
+
+@contextlib.contextmanager
+def unless_kept(folder: Path, made: Sequence[Path]) -> Iterator[Callable[[], None]]:
+    """Empty `folder` again, and remove the folders `made` for it, unless `keep()` is called in between.
+
+    A job that fails before there is anything to keep leaves nothing behind. Call it while holding the folder's lock.
+
+    Args:
+        folder: was empty before, or not there.
+        made: of `not_there`, before it was made.
+    """
+    kept = False
+
+    def keep() -> None:
+        nonlocal kept
+        kept = True
+
+    try:
+        yield keep
+    finally:
+        if not kept:
+            remove_held(folder)
+            if not made:
+                folder.mkdir(exist_ok=True)
+            for parent in made[1:]:
+                with contextlib.suppress(OSError):  # another job's folder lies there by now
+                    parent.rmdir()
 
 
 def _sync_folder(folder: Path) -> None:

@@ -11,7 +11,9 @@ import json
 import logging
 import platform
 import sys
-from dataclasses import replace
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,13 +24,14 @@ from . import __version__, commands, hierarchy, labels, recipes, tracking
 from .datasets import joint, reading
 from .datasets.dataset import SPLITS, Dataset
 from .errors import InputError
-from .files import locked, remove_leftovers, write_text
+from .files import locked, not_there, remove_leftovers, unless_kept, write_text
 from .network import backbones
 from .settings import Settings, settings_of
 
 if TYPE_CHECKING:
     import keras
 
+    from .datasets.presence import BadFilm
     from .prepare.sources import Films, Source
 
 log = logging.getLogger("chexpert_hier.run")
@@ -55,6 +58,7 @@ def parser() -> argparse.ArgumentParser:
     add("--weights", help="imagenet, none, or a file of weights")
     add("--epochs", type=int, help="epochs of every stage")
     add("--batch-size", type=int, help="films in a batch, every stage")
+    add("--learning-rate", type=float, help="of the first epoch, every stage")
     add("--image-size", type=int, help="pixels of the network's input")
     add("--limit", type=int, help="use about this many training films (whole patients)")
     add("--seed", type=int, help="of weights, order, template films and label smoothing")
@@ -102,9 +106,17 @@ def main(argv: list[str] | None = None) -> int:
     recipe, now = settings.recipe, datetime.datetime.now()
     out = args.out or Path("runs") / f"{now:%Y%m%d-%H%M%S}-{recipe.name}-{recipe.arch}"
     _check_out(out, args.resume)
-    with locked(out):
+    new = not out.is_dir() or not any(out.iterdir())
+    made = not_there(out)
+    with ExitStack() as held:
+        if not new:
+            held.enter_context(locked(out))
+        job = _checked(settings)  # before a new folder appears
+        if new:
+            held.enter_context(locked(out))
+            _check_out(out, args.resume)
         remove_leftovers(out)
-        _run(args, settings, out)
+        _run(args, job, out, held.enter_context(unless_kept(out, made)) if new else lambda: None)
     return 0
 
 
@@ -116,20 +128,47 @@ def _check_out(out: Path, resume: bool) -> None:
         raise InputError(f"{out}: {what}, or choose another --out")
 
 
-def _run(args: argparse.Namespace, settings: Settings, out: Path) -> None:
-    """All steps; each says what it does and leaves its files in `out`."""
+@dataclass(frozen=True)
+class Job:
+    """What is known to be good before the run folder appears: the data set without bad films, these, and a network."""
+
+    settings: Settings
+    dataset: Dataset
+    bad: list["BadFilm"]
+    tree: hierarchy.Tree
+    network: "keras.Model"
+    selftrained: np.ndarray | None
+
+
+def _checked(settings: Settings) -> Job:
+    """Open all that a run is given; nothing is written.
+
+    Raises:
+        InputError: data, weights or a flag cannot be used.
+    """
     settings = _with_data(settings)
-    dataset, recipe = _dataset(settings, out), settings.recipe
-    tree = hierarchy.named(settings.tree, dataset.labels)
+    dataset, bad = _dataset(settings)
+    tree, recipe = hierarchy.named(settings.tree, dataset.labels), settings.recipe
+    selftrained = _selftrained(settings, dataset.split("train"))
     log.info("recipe: %s, %s, policy %s%s", recipe.name, recipe.arch, recipe.policy,
              f" ({'; '.join(recipe.notes)})" if recipe.notes else "")
     _set_up_keras(recipe, settings.deterministic)
     from .network import model
-    from .network.weights import find_weights
+
+    network = model.build_model(recipe.arch, dataset.labels, recipe.weights, recipe.image_size, recipe.built_head,
+                                seed=recipe.seed, batchnorm_momentum=recipe.batchnorm_momentum)
+    return Job(settings, dataset, bad, tree, network, selftrained)
+
+
+def _run(args: argparse.Namespace, job: Job, out: Path, keep: Callable[[], None]) -> None:
+    """All steps; each says what it does and leaves its files in `out`, which stays from `keep` on."""
+    from .datasets import presence
     from .training import stages
 
-    find_weights(recipe.arch, recipe.weights)  # before anything takes time
-    source = _source(settings, dataset, out, backbones.backbone_of(recipe.arch).native)
+    settings, tree, network, recipe = job.settings, job.tree, job.network, job.settings.recipe
+    if job.bad:
+        presence.write_bad(job.bad, out / "skipped.csv")
+    source = _source(settings, job.dataset, out, backbones.backbone_of(recipe.arch).native)
     train, valid, judged = source.films("train"), source.films("valid"), _judged(recipe, source)
     facts = _facts(settings, source, args.command)
     if recipe.conditional:
@@ -137,10 +176,9 @@ def _run(args: argparse.Namespace, settings: Settings, out: Path) -> None:
     if not (out / "recipe.json").exists():  # a resumed run keeps its own
         write_text(out / "recipe.json", json.dumps(facts, indent=1))
     write_text(out / "split.csv", source.dataset.films[["path", "patient", "study", "split"]].to_csv(index=False))
-    network = model.build_model(recipe.arch, train.labels, recipe.weights, recipe.image_size, recipe.built_head,
-                                seed=recipe.seed, batchnorm_momentum=recipe.batchnorm_momentum)
+    keep()
     stages.train(stages.Training(
-        recipe, tree, network, train, valid, out, resume=args.resume, selftrained=_selftrained(settings, train),
+        recipe, tree, network, train, valid, out, resume=args.resume, selftrained=job.selftrained,
         tensorboard=args.tensorboard, checkpoint_every=settings.checkpoint_every))
     answers = _predict(recipe, tree, network, judged, out)
     _evaluate(recipe, tree, judged, answers, out)
@@ -162,8 +200,8 @@ def _with_data(settings: Settings) -> Settings:
     return replace(settings, data=[_phantom_for(settings.recipe)])
 
 
-def _dataset(settings: Settings, out: Path) -> Dataset:
-    """The checked table of films, without those left out by --skip-bad."""
+def _dataset(settings: Settings) -> tuple[Dataset, list["BadFilm"]]:
+    """The checked table of films, without those left out by --skip-bad, and these."""
     from .datasets import presence
     from .prepare import sources
 
@@ -176,15 +214,13 @@ def _dataset(settings: Settings, out: Path) -> Dataset:
     if settings.fingerprint not in (None, dataset.fingerprint):
         raise InputError(f"{dataset.name}: its tables have changed since the run was started; put them back, "
                          "or choose another --out")
-    if bad:
-        presence.write_bad(bad, out / "skipped.csv")
     for split in ("train", "valid"):
         part = dataset.split(split)
         if not len(part):
             raise InputError(f"{dataset.name}: no {split} film is left")
         log.info("%s: %s films of %s patients (%s)", split, f"{len(part):,}", f"{part.films['patient'].nunique():,}",
                  " + ".join(map(str, settings.data or ())))
-    return dataset
+    return dataset, bad
 
 
 def _phantom_for(recipe: recipes.Recipe) -> Path:
@@ -255,13 +291,9 @@ def positives_seen(recipe: recipes.Recipe, tree: hierarchy.Tree, train: "Films")
     return {label: None if np.isnan(share) else round(float(share), 4) for label, share in zip(train.labels, shares)}
 
 
-def _selftrained(settings: Settings, train: "Films") -> np.ndarray | None:
-    recipe = settings.recipe
-    if not recipe.labelling.parsed.rule.predictions:
+def _selftrained(settings: Settings, train: Dataset) -> np.ndarray | None:
+    if not settings.recipe.labelling.parsed.rule.predictions or settings.selftrained is None:
         return None
-    if not settings.selftrained:
-        raise InputError(f"--policy {recipe.policy} needs --selftrained CSV, a finished run's predictions of the "
-                         "training films (python -m chexpert_hier.predict .../train.csv --model RUN --out CSV)")
     return reading.read_predictions(settings.selftrained, list(train.keys), train.labels)
 
 

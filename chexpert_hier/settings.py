@@ -9,13 +9,15 @@ from typing import Any
 
 from . import commands, hierarchy, recipes
 from .datasets import joint
-from .errors import InputError
-from .network.backbones import backbone_of
+from .errors import InputError, did_you_mean
+from .network.backbones import check
 from .run_folder import data_folders, read_facts
 
 # Flags that are fields of the recipe; left out, the recipe's own value stands.
 FIELDS = ("arch", "policy", "weights", "image_size", "seed", "blank", "ct_rows", "normalise", "precision", "views",
           "reader", "resize", "split", "micro_batch")
+
+STAGE_FIELDS = ("epochs", "batch_size", "learning_rate")  # of every stage
 
 # Flags that are no part of the recipe; a resumed or repeated run takes them over.
 OPTIONS = ("cache", "skip_bad", "deterministic", "selftrained", "checkpoint_every", "no_paths")
@@ -77,8 +79,15 @@ def settings_of(args: argparse.Namespace) -> Settings:
         InputError: a flag is wrong, or asks for another run than the one that is resumed.
     """
     stored, asked = _stored(args), _asked(args)
-    if stored is None:
-        return asked
+    settings = asked if stored is None else _joined(args, stored, asked)
+    if settings.recipe.labelling.parsed.rule.predictions and not settings.selftrained:
+        raise InputError(f"--policy {settings.recipe.policy} needs --selftrained CSV, a finished run's predictions of "
+                         "the training films (python -m chexpert_hier.predict .../train.csv --model RUN --out CSV)")
+    return settings
+
+
+def _joined(args: argparse.Namespace, stored: dict[str, Any], asked: Settings) -> Settings:
+    """What a run was started with, and what the flags change of it."""
     own = Settings(_recipe(args, stored), data_folders(stored) or None, stored["limit"], stored["labels"],
                    stored["tree"], **{name: getattr(asked, name) or _option(stored, name) for name in OPTIONS})
     if args.like:
@@ -136,13 +145,12 @@ def _option(stored: dict[str, Any], name: str) -> Any:
 def _asked(args: argparse.Namespace, base: recipes.Recipe | None = None) -> Settings:
     """What the flags alone ask for, as changes of `base` or of the recipe they name."""
     recipe = base or recipes.named(args.recipe or ("pham2019" if args.data else "phantom"))
-    whole = [f"stages.{name}={value}" for name, value in (("epochs", args.epochs), ("batch_size", args.batch_size))
-             if value is not None]
+    whole = [f"stages.{name}={getattr(args, name)}" for name in STAGE_FIELDS if getattr(args, name) is not None]
     recipe = recipes.change(recipe, *whole, *args.set, **{name: getattr(args, name) for name in FIELDS})
     if args.checkpoint_every < 0:
         raise InputError(f"--checkpoint-every is {args.checkpoint_every}; expected 1 or more batches")
     commands.at_least(1, args, "limit")
-    backbone_of(recipe.arch)
+    recipe = replace(recipe, arch=check(recipe.arch, recipe.weights, recipe.image_size).name)
     joint.readers_of(recipe.reader, len(args.data) if args.data else None)
     names = [name.strip() for name in args.labels.split(",")] if args.labels else None
     return Settings(recipe, args.data, args.limit, names, _tree(args, recipe),
@@ -153,18 +161,19 @@ def _tree(args: argparse.Namespace, recipe: recipes.Recipe) -> str | dict[str, l
     """What goes into recipe.json: the name of a known tree, or {child: [parents]} from the user's file."""
     if not args.tree:
         return "flat" if set(recipe.reader.split(joint.BETWEEN)) == {"csv"} else recipe.tree
-    if args.tree in hierarchy.TREES or args.tree == "flat":
+    if args.tree in hierarchy.TREES:
         return str(args.tree)
     try:
         tree: dict[str, list[str]] = json.loads(Path(args.tree).read_text(encoding="utf-8"))
         return tree
     except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"--tree {args.tree}: expected a JSON file {{child: [parents]}}, or one of: flat, "
-                         f"{', '.join(hierarchy.TREES)} ({error})") from error
+        raise InputError(f"--tree {args.tree}: expected a JSON file {{child: [parents]}}, or one of: "
+                         f"{', '.join(hierarchy.TREES)} ({error})"
+                         f"{did_you_mean(args.tree, hierarchy.TREES)}") from error
 
 
 def _flags_given(args: argparse.Namespace) -> bool:
-    given = ("recipe", "epochs", "batch_size", "limit", "labels", "tree", *FIELDS)
+    given = ("recipe", "limit", "labels", "tree", *FIELDS, *STAGE_FIELDS)
     return bool(args.set) or any(getattr(args, name) is not None for name in given)
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..errors import one_of
+from ..errors import InputError, did_you_mean, one_of
 
 if TYPE_CHECKING:
     import keras
@@ -129,13 +129,39 @@ BACKBONES = {
 
 
 def backbone_of(arch: str) -> Backbone:
-    """A row of BACKBONES.
+    """A row of BACKBONES; names count in any case, with or without hyphens (DenseNet-121).
 
     Raises:
         InputError: there is none of this name.
     """
-    one_of("architecture (--arch)", arch, BACKBONES)
-    return BACKBONES[arch]
+    name = arch.lower().replace("-", "").replace("_", "")
+    if name not in BACKBONES:
+        one_of("architecture (--arch)", arch, BACKBONES)
+    return BACKBONES[name]
+
+
+def check(arch: str, weights: str | os.PathLike[str] | None, image_size: int) -> Backbone:
+    """The backbone, if it takes these weights and this size; nothing is opened.
+
+    Args:
+        arch: a key of BACKBONES.
+        weights: "none" or None, "imagenet", or a file.
+        image_size: side in pixels.
+
+    Raises:
+        InputError: no such architecture or file, no ImageNet weights of it, or too few pixels.
+    """
+    row = backbone_of(arch)
+    if weights == "imagenet" and row.weights is None:
+        raise InputError(f"--weights imagenet: {row.name} has no ImageNet weights; use --weights none")
+    if weights not in (None, "none", "imagenet") and not Path(weights).is_file():
+        what = "is a folder" if Path(weights).is_dir() else "no such file"
+        raise InputError(f"--weights {weights}: {what}; expected none, imagenet, or a file (.keras, .weights.h5, .h5, "
+                         "or DenseNet-121 from PyTorch as .pt, .pth, .safetensors)"
+                         f"{did_you_mean(str(weights), ('none', 'imagenet'))}")
+    if image_size < row.smallest:
+        raise InputError(f"image size (--image-size) is {image_size}; {row.name} takes {row.smallest} or more pixels")
+    return row
 
 
 def memory_per_film(model: "keras.Model") -> dict[str, int]:

@@ -18,7 +18,7 @@ from .. import recipes
 from ..errors import InputError, one_of
 from ..labels import positive_of_three
 from . import kernels
-from .backbones import backbone_of
+from .backbones import check
 from .weights import assign_in_order, find_weights, layer_arrays, load_weights
 
 Tensor = Any  # of the backend
@@ -93,10 +93,8 @@ def build_model(arch: str, labels: Iterable[str], weights: str | os.PathLike[str
     """
     labels = tuple(labels)
     one_of("head", head, recipes.HEADS)
+    row = check(arch, weights, image_size)
     file = find_weights(arch, weights)
-    row = backbone_of(arch)
-    if image_size < row.smallest:
-        raise InputError(f"image size (--image-size) is {image_size}; {arch} takes {row.smallest} or more pixels")
     if not labels or len(set(labels)) != len(labels):
         raise InputError(f"labels are {list(labels)}; expected at least one, each once")
     if seed is not None:

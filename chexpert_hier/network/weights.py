@@ -18,7 +18,7 @@ import numpy as np
 from ..errors import InputError
 from ..files import written_whole
 from . import backbones
-from .backbones import WeightsFile, backbone_of
+from .backbones import WeightsFile, backbone_of, check
 
 log = logging.getLogger("chexpert_hier.network")
 
@@ -36,18 +36,12 @@ def find_weights(arch: str, weights: str | os.PathLike[str] | None) -> Path | No
     Raises:
         InputError: the architecture is unknown, has no ImageNet weights, the file is missing, or the download fails.
     """
-    row = backbone_of(arch)
+    row = check(arch, weights, backbone_of(arch).smallest)
     if weights is None or weights == "none":
         return None
-    if weights != "imagenet":
-        path = Path(weights)
-        if not path.is_file():
-            raise InputError(f"--weights {path}: no such file; expected none, imagenet, or a file (.keras, "
-                             ".weights.h5, .h5, or DenseNet-121 from PyTorch as .pt, .pth, .safetensors)")
-        return path
     file = row.weights
-    if file is None:
-        raise InputError(f"--weights imagenet: {arch} has no ImageNet weights; use --weights none")
+    if weights != "imagenet" or file is None:
+        return Path(weights)
     if file.path.is_file():
         if _md5(file.path) != file.md5:
             log.warning("%s is not Keras' own file (other md5); it is used as it is", file.path)

@@ -12,8 +12,9 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -25,7 +26,7 @@ from ..datasets import presence
 from ..datasets.dataset import Dataset
 from ..datasets.presence import BadFilm
 from ..errors import InputError
-from ..files import locked, raise_if_disk, remove_leftovers, write_text
+from ..files import locked, not_there, raise_if_disk, remove_leftovers, unless_kept, write_text
 from ..films import decode
 from ..films.template import Cropper
 from ..recipes import Recipe
@@ -63,14 +64,16 @@ def prepare(dataset: Dataset, recipe: Recipe, out: str | os.PathLike, *, resume:
         raise InputError(f"{out}: is a file; --out takes a folder")
     if not resume and out.is_dir() and any(path.name != ".lock" for path in out.iterdir()):
         raise InputError(f"{out}: is not empty; add --resume to go on with a cache there, or choose another --out")
-    with locked(out):
+    made = not_there(out)
+    with locked(out), unless_kept(out, made) if made else nullcontext(_nothing) as keep:
         remove_leftovers(out)
         meta = read_meta(out)
         plan = _plan(dataset, recipe)
         if meta is not None:
             _same_plan(out, meta, plan)
         if meta is None or not meta["complete"]:
-            _make(dataset, recipe, out, plan, skip_bad, workers or os.cpu_count() or 1)
+            _make(dataset, recipe, out, plan, skip_bad, workers or os.cpu_count() or 1, keep)
+        keep()
         cache = Cache.open(out, recipe=recipe)
         cache.rows(dataset.select(cache.readable(dataset)) if skip_bad else dataset)
         return cache
@@ -101,7 +104,12 @@ def _same_plan(out: Path, meta: dict, plan: dict) -> None:
                              f"({name} {meta.get(name)}, now {value}); choose another --out")
 
 
-def _make(dataset: Dataset, recipe: Recipe, out: Path, plan: dict, skip_bad: bool, workers: int) -> None:
+def _nothing() -> None:
+    """In place of `keep` where the folder was there before and stays in any case."""
+
+
+def _make(dataset: Dataset, recipe: Recipe, out: Path, plan: dict, skip_bad: bool, workers: int,
+          keep: Callable[[], None]) -> None:
     done = _read_done(out / "done.jsonl", plan, out / "crops.npy")
     _require_room(out, plan, bool(done))
     write_text(out / "meta.json", json.dumps({**plan, "complete": False}, indent=1))
@@ -117,6 +125,7 @@ def _make(dataset: Dataset, recipe: Recipe, out: Path, plan: dict, skip_bad: boo
                 _to_disk(crops)
                 record.write(json.dumps({"chunk": chunk, "films": records}) + "\n")
                 _to_disk(record)
+                keep()  # a chunk is worth going on with
                 done[chunk] = records
                 bar.add(len(records))
     except OSError as error:
