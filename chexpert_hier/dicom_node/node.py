@@ -14,7 +14,7 @@ from ..errors import InputError
 from .access import ArchiveError, GoneError, RefusedError
 from .answering import Answerer, LeftError
 from .ledger import ANSWERED, MOST_TRIES, Ledger
-from .series import Archive, Instance
+from .series import Archive, Instance, Series
 from .source import key
 
 log = logging.getLogger("chexpert_hier.dicom_node")
@@ -69,7 +69,7 @@ class Node:
             self.ways.sleep(wait)
 
     def once(self) -> None:
-        """Work until nothing waits, then end.
+        """Work until a look brings nothing new and nothing waits, then end.
 
         Raises:
             InputError: the archive stays away or full; what was done is kept.
@@ -77,33 +77,38 @@ class Node:
         failed, told = 0, False
         while True:
             try:
-                self.round()
-                failed = 0
+                done, failed = self.round(), 0
             except ArchiveError as error:
                 failed += 1
                 if failed == ATTEMPTS:
                     raise InputError(f"{error}; what was done is kept, run the command again") from None
+                self.ways.sleep(self.ways.every)
+                continue
             waiting = len(self.ledger.waiting())
-            if not waiting and not failed:
+            if not waiting and not done:
                 return
-            if not told and not failed:
+            if waiting and not told:
                 log.info("waiting for %d series that may still grow", waiting)
                 told = True
-            self.ways.sleep(self.ways.every)
+            if not done:
+                self.ways.sleep(self.ways.every)
 
-    def round(self) -> None:
+    def round(self) -> int:
         """Look once at what is new, and work on all series that have stopped growing.
+
+        Returns:
+            how many series that were; while they are worked on, more may have come.
 
         Raises:
             ArchiveError: the archive is away, busy or full; the place stays before what is not done.
         """
         self.archive.look(self.ledger)
+        done = 0
         for name, about in self.ledger.waiting().items():
             try:
                 series = self.archive.series(name, about, self.ledger)
             except (GoneError, RefusedError):
-                self.ledger.finish(name, -1)
-                continue
+                series = Series()
             if series is None:
                 continue
             if series.other:
@@ -112,6 +117,8 @@ class Node:
                 for instance in series.instances:
                     self._film(instance)
             self.ledger.finish(name, len(series.instances))
+            done += 1
+        return done
 
     def _film(self, instance: Instance) -> None:
         film = key(instance.uid)

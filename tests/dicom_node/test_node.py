@@ -163,6 +163,19 @@ def test_a_report_that_was_deleted_comes_back_with_its_film_and_a_late_film_is_a
     assert place().counts()["answered"] == 3 and place().counts()["a lateral film"] == 1
 
 
+def test_films_that_come_during_a_long_round_are_answered_before_the_end(place):
+    archive, answers = three(), Answers()
+    plain = answers.answer
+
+    def slow(data):
+        archive.films.setdefault("came meanwhile", ["c"])
+        return plain(data)
+
+    answers.answer = slow
+    make_node(archive, place(), answers).once()
+    assert set(archive.kept) == expected("a", "b", "c")
+
+
 def test_a_growing_series_is_waited_for_and_one_that_went_is_forgotten(place):
     archive, sleeps = three(), []
     archive.growing.add("s3")
