@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sized
 from types import FrameType, ModuleType
@@ -120,6 +121,21 @@ def _answer(main: Callable[[list[str] | None], int | None], argv: list[str] | No
         except InputError as clear:
             return _stop(f"error: {clear}", 2)
         raise
+
+
+def start_worker() -> None:
+    """Begin a worker process: it leaves Ctrl-C to the process that started it, and ends when that one does."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process is interrupted and ends the others
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    import multiprocessing
+
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def import_keras() -> ModuleType:

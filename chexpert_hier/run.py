@@ -32,10 +32,13 @@ if TYPE_CHECKING:
     import keras
 
     from .datasets.presence import BadFilm
+    from .evaluate import Result
+    from .finished.members import Member
     from .prepare.sources import Films, Source
 
 log = logging.getLogger("chexpert_hier.run")
 
+LARGE = 1_000_000  # weights; a smaller network is exported sooner than a process for the pictures has started
 CHECKED_FILMS = 100  # sent through the reloaded SavedModel
 
 PHANTOM_FILMS: dict[str, Any] = {"patients": 1400, "valid_patients": 350, "seed": 0, "report_noise": 0.3,
@@ -181,12 +184,16 @@ def _run(args: argparse.Namespace, job: Job, out: Path, keep: Callable[[], None]
         recipe, tree, network, train, valid, out, resume=args.resume, selftrained=job.selftrained,
         tensorboard=args.tensorboard, checkpoint_every=settings.checkpoint_every))
     answers = _predict(recipe, tree, network, judged, out)
-    _evaluate(recipe, tree, judged, answers, out)
-    if not args.no_export:
-        _export(out, judged, answers)
+    result = _evaluate(recipe, tree, judged, answers, out)
+    from .finished import members
     from .report import page
 
-    page.write(out, data=settings.data)
+    apart = network.count_params() >= LARGE and not args.no_export
+    with page.drawn_beside(result, out, apart, settings.data) as drawn:
+        member = members.open_run(out, network=network)
+        if not args.no_export:
+            _export(member, judged, answers)
+        page.write(out, member=member, drawn=drawn())
     if args.mlflow is not None:
         tracking.log_run(out, args.mlflow or None)
     print(f"run folder: {out}\nreport: {out / 'report.html'}")
@@ -333,7 +340,7 @@ def _predict(recipe: recipes.Recipe, tree: hierarchy.Tree, network: "keras.Model
     """The judged films' probabilities: before the chain rule in conditional.csv, after it in predictions.csv."""
     from .training import stages
 
-    conditional = stages.outputs_of(network, valid)
+    conditional = stages.outputs_of(network, valid, stages.answered_at_once(recipe))
     final = hierarchy.chain_rule(conditional, tree) if recipe.chain else conditional
     tables = {}
     for name, values in (("conditional", conditional), ("predictions", final)):
@@ -349,7 +356,8 @@ def _predict(recipe: recipes.Recipe, tree: hierarchy.Tree, network: "keras.Model
     return tables["predictions"]
 
 
-def _evaluate(recipe: recipes.Recipe, tree: hierarchy.Tree, valid: "Films", answers: pd.DataFrame, out: Path) -> None:
+def _evaluate(recipe: recipes.Recipe, tree: hierarchy.Tree, valid: "Films", answers: pd.DataFrame, out: Path
+              ) -> "Result":
     """Judge the run: a study's score is that of its films (deviations D9), with and without the chain rule (C10).
 
     Films without studies in their paths (ChestX-ray14) are judged as films.
@@ -361,8 +369,9 @@ def _evaluate(recipe: recipes.Recipe, tree: hierarchy.Tree, valid: "Films", answ
     result = evaluate.evaluate(answers, pd.read_csv(out / "truth.csv"), joining, evaluate.Judging(
         seed=recipe.seed, tree=tree, name=recipe.name, by=("Set",) if valid.dataset.roots else ()),
         conditional=pd.read_csv(out / "conditional.csv"))
-    evaluate.write(result, out)
+    evaluate.write(result, out, page=False)
     print(table(result.table))
+    return result
 
 
 def table(rows: pd.DataFrame) -> str:
@@ -375,14 +384,14 @@ def table(rows: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
-def _export(out: Path, valid: "Films", answers: pd.DataFrame) -> None:
+def _export(member: "Member", valid: "Films", answers: pd.DataFrame) -> None:
     """The ONNX file where its packages are installed, and under TensorFlow the SavedModel."""
     import keras
 
     from .export import onnx, saved_model
     from .finished import members, onnx_network
 
-    member = members.open_run(out)
+    out = member.folder
     if onnx_network.installed() and member.recipe.precision == "float32":  # its numbers are float32's
         worst = onnx.export([member], out / members.ONNX)
         log.info("export: %s (in ONNX Runtime at most %.1g from the network)", out / members.ONNX, worst)

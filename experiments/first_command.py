@@ -1,6 +1,6 @@
-"""What the README's first command gives on this machine: minutes and AUROCs.
+"""What the README's first command gives on this machine: AUROCs, and where the time goes.
 
-    python experiments/first_command.py
+    python -m experiments.first_command
 
 Runs `python -m chexpert_hier.run --arch densenet121` in an empty folder with an empty home for the synthetic films, and
 writes experiments/results/first_command.md.
@@ -8,8 +8,6 @@ writes experiments/results/first_command.md.
 
 import os
 import platform
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -18,6 +16,7 @@ import pandas as pd
 
 from chexpert_hier import commands
 from chexpert_hier.files import write_text
+from experiments.phases import phases, timed
 
 COMMAND = ["-m", "chexpert_hier.run", "--arch", "densenet121"]
 OUT = Path(__file__).parent / "results" / "first_command.md"
@@ -28,21 +27,22 @@ def main(argv: list[str] | None = None) -> int:
         environment = {**os.environ, "CHEXPERT_HIER_HOME": f"{folder}/home",
                        "PYTHONPATH": os.pathsep.join([str(Path(__file__).resolve().parents[1]),
                                                       os.environ.get("PYTHONPATH", "")])}
-        began = time.monotonic()
-        subprocess.run([sys.executable, *COMMAND], check=True, cwd=folder, env=environment)
-        seconds = time.monotonic() - began
+        found = timed(COMMAND, Path(folder), environment)
         run = next(Path(folder, "runs").glob("*/evaluation.csv")).parent
         table, log = pd.read_csv(run / "evaluation.csv"), pd.read_csv(run / "log.csv")
         films = pd.read_csv(run / "split.csv")["split"].value_counts()
     lines = ["# The README's first command", "",
              f"`python {' '.join(COMMAND)}`, {time.strftime('%Y-%m-%d')}, {os.cpu_count()} cores {platform.machine()}, "
-             f"no GPU: {seconds / 60:.1f} minutes from start to end, drawing the films included, installation not.",
+             f"no GPU: {found.seconds:.0f} seconds from start to end ({found.processor:.0f} of processor time), "
+             f"drawing the films included, installation not; at most {found.peak() / 2**30:.1f} GiB of memory.",
              f"{films['train']:,} training and {films['valid']:,} validation films, all synthetic; "
              f"{', '.join(f'{stage} {len(part)} epochs' for stage, part in log.groupby('stage'))}. These numbers say "
              "that the method works end to end, and nothing about real films.", "",
              "| label | AUROC | 95 % interval | positives | negatives |", "|---|---|---|---|---|"]
     lines += [f"| {row.label} | {row.auroc:.3f} | {row.auroc_low:.3f} to {row.auroc_high:.3f} | {row.positives:.0f} | "
               f"{row.negatives:.0f} |" for row in table.itertuples()]
+    lines += ["", "Where the time goes:", "", "| phase | seconds |", "|---|---|"]
+    lines += [f"| {name} | {end - start:.1f} |" for name, start, end in phases(found)]
     write_text(OUT, "\n".join([*lines, ""]))
     print("\n".join(lines))
     return 0

@@ -29,6 +29,7 @@ from .graph import Calling, answering, blank, called, calling, cropper_of
 from .status import GOOD, MEANINGS
 
 log = logging.getLogger("chexpert_hier.export")
+AT_ONCE = 16  # films that the check sends as one request
 TOLERANCE = 1e-4  # largest difference between the SavedModel and the run's own predictions that passes for rounding
 
 
@@ -143,14 +144,16 @@ def check(saved_model: Path, files: Sequence[Path], expected: np.ndarray) -> flo
     import tensorflow as tf
 
     serve = tf.saved_model.load(str(saved_model)).signatures["serving_default"]
-    found = [serve(film=tf.constant([file.read_bytes()])) for file in files]
-    status = [int(one["status"][0]) for one in found]
-    refused = [(file, code) for file, code in zip(files, status) if code != GOOD]
+    parts = [serve(film=tf.constant([file.read_bytes() for file in files[start:start + AT_ONCE]]))
+             for start in range(0, len(files), AT_ONCE)]
+    status, answers = (np.concatenate([part[name].numpy() for part in parts]) if parts else np.empty(0)
+                       for name in ("status", "probabilities"))
+    refused = [(file, int(code)) for file, code in zip(files, status) if code != GOOD]
     if refused:
         log.warning("%s: does not answer %d of %d films, e.g. %s (%s)", saved_model, len(refused), len(files),
                     refused[0][0], MEANINGS[refused[0][1]])
-    differences = [float(np.abs(one["probabilities"].numpy()[0] - wanted).max())
-                   for one, wanted, code in zip(found, expected, status) if code == GOOD]
+    differences = [float(np.abs(answer - wanted).max())
+                   for answer, wanted, code in zip(answers, expected, status) if code == GOOD]
     worst = float(np.max(differences)) if differences else float("nan")
     if differences and not worst <= TOLERANCE:
         raise InputError(f"{saved_model}: differs from the run's own probabilities by {worst:.2g}, expected at most "

@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from ..errors import InputError
 
 log = logging.getLogger("chexpert_hier.finished")
 
+READ = ("truth.csv", "predictions.csv", "recipe.json", "split.csv")  # of a run folder, to judge it
 KEPT = ("auroc", "auroc_low", "auroc_high", "positives", "negatives", "few_positives", "threshold", "sensitivity",
         "sensitivity_low", "sensitivity_high", "specificity", "specificity_low", "specificity_high", "brier",
         "brier_calibrated")
@@ -67,7 +69,8 @@ def validation(folders: Sequence[Path], labels: Sequence[str]) -> dict | None:
     """
     try:
         folders = [Path(folder) for folder in folders]
-        stored = (_stored(folders[0]) if len(folders) == 1 else None) or _judged(folders, labels)
+        stored = (_stored(folders[0]) if len(folders) == 1 else None) or _judged(
+            tuple(folders), tuple(labels), tuple(_state(folder / name) for folder in folders for name in READ))
         return None if stored is None else check(_kept(stored, labels), labels, str(folders[0] / "evaluation.json"))
     except (OSError, KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:  # any damaged file
         log.info("no operating points: %s", error)
@@ -121,8 +124,21 @@ def _stored(folder: Path) -> dict | None:
     return found if found["settings"]["cases"] == films and platt else None
 
 
-def _judged(folders: list[Path], labels: Sequence[str]) -> dict | None:
-    """Judge the validation films one by one; several runs by the mean of their probabilities."""
+def _state(file: Path) -> tuple[int, int]:
+    """Changes when the file does."""
+    found = file.stat()
+    return found.st_mtime_ns, found.st_size
+
+
+@lru_cache(maxsize=4)  # an export asks for the same more than once
+def _judged(folders: tuple[Path, ...], labels: tuple[str, ...], states: tuple) -> dict | None:
+    """Judge the validation films one by one; several runs by the mean of their probabilities.
+
+    Args:
+        folders: run folders.
+        labels: the outputs, in order.
+        states: of the files that are read.
+    """
     from .. import evaluate
     from ..evaluate.findings import Findings
     from ..evaluate.output import as_json

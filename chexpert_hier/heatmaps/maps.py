@@ -23,6 +23,7 @@ log = logging.getLogger("chexpert_hier.heatmaps")
 METHODS = ("cam", "grad-cam", "layer-cam")
 FEW_CELLS = 7  # 224 pixels give 7 x 7 behind DenseNet-121; fewer are stripes on a film
 PLACES = ("stretched", "centred")
+AT_ONCE = 64  # films times labels whose gradients are held at once
 
 
 def heatmaps(model: Any, films: np.ndarray, labels: Sequence[str] | None = None,
@@ -128,12 +129,8 @@ def grad_cam(to_logits: Any, maps: Any, columns: Sequence[int]) -> np.ndarray:
     """
     import keras
 
-    found = []
-    for column in columns:
-        slope = backend_gradient(lambda x, c=column: keras.ops.sum(to_logits(x, training=False)[:, c]), maps)
-        strength = slope.mean(axis=(1, 2))  # (n, k)
-        found.append(np.einsum("nhwk,nk->nhw", keras.ops.convert_to_numpy(maps), strength))
-    return np.stack(found, axis=-1).astype("float32")
+    strengths = _slopes(to_logits, maps, columns).mean(axis=(2, 3))  # (labels, n, k)
+    return np.einsum("nhwk,lnk->nhwl", keras.ops.convert_to_numpy(maps), strengths).astype("float32")
 
 
 def layer_cam(to_logits: Any, maps: Any, columns: Sequence[int]) -> np.ndarray:
@@ -145,11 +142,30 @@ def layer_cam(to_logits: Any, maps: Any, columns: Sequence[int]) -> np.ndarray:
     """
     import keras
 
-    found = []
-    for column in columns:
-        slope = backend_gradient(lambda x, c=column: keras.ops.sum(to_logits(x, training=False)[:, c]), maps)
-        found.append((np.maximum(slope, 0) * keras.ops.convert_to_numpy(maps)).sum(axis=-1))
+    values = keras.ops.convert_to_numpy(maps)
+    found = [(np.maximum(slope, 0) * values).sum(axis=-1) for slope in _slopes(to_logits, maps, columns)]
     return np.stack(found, axis=-1).astype("float32")
+
+
+def _slopes(to_logits: Any, maps: Any, columns: Sequence[int]) -> np.ndarray:
+    """∂logit_c/∂maps of every film and label, float32 (labels, n, h, w, k).
+
+    Several labels go through the network as one batch, film by film and label by label: a network is far quicker
+    there than label after label.
+    """
+    import keras
+
+    count, found = len(maps), []
+    together = max(1, AT_ONCE // max(count, 1))
+    for start in range(0, len(columns), together):
+        some = list(columns[start:start + together])
+        which = np.zeros((len(some), count, to_logits.output_shape[-1]), np.float32)
+        which[np.arange(len(some)), :, some] = 1
+        chosen = keras.ops.convert_to_tensor(which.reshape(-1, which.shape[-1]))
+        copies = keras.ops.tile(maps, (len(some), 1, 1, 1))
+        slope = backend_gradient(lambda x, of=chosen: keras.ops.sum(to_logits(x, training=False) * of), copies)
+        found.append(slope.reshape(len(some), *maps.shape))
+    return np.concatenate(found)
 
 
 def backend_gradient(function: Callable[[Any], Any], x: Any) -> np.ndarray:

@@ -16,8 +16,6 @@ import logging
 import multiprocessing
 import os
 import shutil
-import signal
-import threading
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -264,13 +262,7 @@ def _open_csv(path: Path) -> IO[str]:
 
 def _start_worker() -> None:
     cv2.setNumThreads(1)  # the processes share the cores already
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process is interrupted and ends the others
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    multiprocessing.parent_process().join()
-    os._exit(1)
+    commands.start_worker()
 
 
 def _draw_patient(folder: Path, name: str, settings: dict, number: int) -> tuple[str, list, list]:

@@ -60,8 +60,13 @@ def chosen(run: Run) -> list[tuple[str, str, int]]:
     return found
 
 
-def examples(run: Run) -> list[Example]:
-    """Draw the chosen cases; empty, with a warning, where films or network cannot be read."""
+def examples(run: Run, member: Member | None = None) -> list[Example]:
+    """Draw the chosen cases; empty, with a warning, where films or network cannot be read.
+
+    Args:
+        run: of `judged.read_run`.
+        member: the run with its network, where it is at hand; it is loaded otherwise.
+    """
     from ..films.decode import read_film
     from ..finished import asked, members
 
@@ -72,7 +77,7 @@ def examples(run: Run) -> list[Example]:
     try:
         films = {case: asked.Film(*place) for case, place in wanted.items() if place}
         greys = {case: read_film(film.file, film.name) for case, film in films.items()}
-        member = members.open_run(run.folder)
+        member = member or members.open_run(run.folder)
         maps = _maps(member, films, greys, tuple(dict.fromkeys(label for label, _, _ in picks)))
     except (InputError, OSError) as error:
         log.warning("the report goes without examples on films: %s", error)

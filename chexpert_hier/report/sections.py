@@ -40,15 +40,16 @@ ROWS = {"conditional": "parents present", "all": "all"}
 LAYERS = {"head": "last Dense layer"}
 
 
-def html(run: Run, examples: Sequence[Example] = ()) -> str:
+def html(run: Run, pictures: figures.Pictures, examples: Sequence[Example] = ()) -> str:
     """The page of a run: results first, then what was done.
 
     Args:
         run: of `judged.read_run`.
+        pictures: of `evaluate.figures`, of its result.
         examples: of `films.examples`.
     """
     findings, made = Findings([run.result]), _macros()
-    judged = {anchor: Markup(content) for anchor, _, content in page.sections(findings, figures.draw(findings))}
+    judged = {anchor: Markup(content) for anchor, _, content in page.sections(findings, pictures)}
     parts = [
         ("results", "AUROC", _results(run) + judged["results"]), ("sets", "Each data set", judged.get("subgroups", "")),
         ("notes", "Read with this", judged["notes"]),

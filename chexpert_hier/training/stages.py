@@ -44,6 +44,8 @@ log = logging.getLogger("chexpert_hier.training")
 # A stage's `layers`: what trains.
 FREEZE = {"all": unfreeze, "head": freeze_all_but_head, "behind-backbone": freeze_backbone}
 TRAINS = {"all": "all layers", "head": "final Dense layer only", "behind-backbone": "all but the backbone"}
+ANSWERED = (32, 224)  # films of so many pixels a side that a network answers at once
+SAVED_EVERY = 10.0  # seconds between checkpoints where epochs are shorter
 
 
 @dataclass(frozen=True)
@@ -137,6 +139,7 @@ class StageRun:
         self.prepare()
         compile_for(self.network, self.recipe, self.stage, self.loss, self.pieces, self.targets.shape[1:])
         self.running = restore_optimizer(training.folder / CHECKPOINT, self.network) if state.began else []
+        self.saved = -np.inf  # when the last epoch was kept
 
     def _targets(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
         return stage_targets(self.recipe, self.training.tree, self.training.films, self.stage, epoch,
@@ -214,7 +217,7 @@ class StageRun:
 
     def validate(self) -> np.ndarray:
         """The network's outputs for the validation films: float32 (n, labels), or (n, labels, 3)."""
-        return _outputs(self.training.model, self.training.valid, self.pieces.size)
+        return _outputs(self.training.model, self.training.valid, answered_at_once(self.recipe))
 
     def save_batch(self, network: keras.Model, batch: int) -> None:
         """A checkpoint within the epoch.
@@ -235,7 +238,9 @@ class StageRun:
         state.epoch, state.batch, state.seconds = row["epoch"], 0, 0.0
         if self.stage.keep != "last" and improved:
             save_checkpoint(folder / BEST, self.training.model, None, state)
-        save_checkpoint(folder / CHECKPOINT, self.training.model, self.network.optimizer, state)
+        if not self.quick or time.monotonic() - self.saved >= SAVED_EVERY:
+            save_checkpoint(folder / CHECKPOINT, self.training.model, self.network.optimizer, state)
+            self.saved = time.monotonic()
         write_log(folder / "log.csv", state.log)
         self.say(row)
 
@@ -259,7 +264,7 @@ class HeadRun(StageRun):
         valid = np.arange(len(self.training.valid))
         with closing(Bar(f"{self.stage.name} features", len(self.rows) + len(valid))) as bar:
             self.features, self.valid_features = (
-                features_of(self.training.model, films, rows, self.stage.batch_size, bar)
+                features_of(self.training.model, films, rows, answered_at_once(self.recipe), bar)
                 for films, rows in ((self.training.films, self.rows), (self.training.valid, valid)))
 
     def inputs(self, order: np.ndarray, epoch: int) -> dict:
@@ -273,6 +278,12 @@ class HeadRun(StageRun):
     def say(self, row: dict, level: int = logging.INFO) -> None:
         """The last epoch in one line."""
         super().say(row, logging.INFO if row["epoch"] == self.stage.epochs else logging.DEBUG)
+
+
+def answered_at_once(recipe: Recipe) -> int:
+    """Films in a batch where nothing is learned: more of them where films are small, no more than a micro-batch."""
+    films, side = ANSWERED
+    return recipe.micro_batch or max(films, min(4 * films, films * side**2 // recipe.image_size**2))
 
 
 def features_of(model: keras.Model, films: Films, rows: np.ndarray, batch_size: int, bar: Bar | None = None

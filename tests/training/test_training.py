@@ -188,6 +188,7 @@ def test_stage_two_on_features_equals_fitting_through_the_frozen_network(tmp_pat
 def test_a_resumed_run_ends_with_the_weights_and_the_log_of_an_uninterrupted_one(tmp_path, monkeypatch):
     recipe = replace(RECIPE, stages=(replace(FIRST, epochs=2), replace(SECOND, epochs=2)))
     whole = fresh()
+    monkeypatch.setattr(stages, "SAVED_EVERY", 0.0)
     train(recipe, TREE, whole, Films(40), Films(12, 1), tmp_path / "whole")
     saved, save = [], save_checkpoint
 
