@@ -111,6 +111,16 @@ def page(runs: list[dict], args: argparse.Namespace) -> str:
     return "\n".join(lines)
 
 
+def _kept(args: argparse.Namespace) -> dict:
+    """What full_size.json holds of runs with these settings, which are not run again; --again forgets them."""
+    settings = {"side": args.side, "crop": args.crop, "image_size": args.image_size}
+    file = RESULTS / "full_size.json"
+    found = json.loads(file.read_text()) if file.is_file() and args.write and not args.again else {}
+    runs = found.get("runs", []) if all(found.get(name) == value for name, value in settings.items()) else []
+    return {**settings, "date": time.strftime("%Y-%m-%d"), "machine": machine(),
+            "runs": [run for run in runs if run["rows"] in args.rows]}
+
+
 def main(argv: list[str] | None = None) -> int:
     """Rehearse, print, and with --write keep the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -120,6 +130,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--image-size", type=int, default=32, help="pixels of the network's input")
     parser.add_argument("--work", type=Path, help="where to work (default: the system's temporary folder)")
     parser.add_argument("--write", action="store_true")
+    parser.add_argument("--again", action="store_true", help="also what full_size.json holds already")
     args = parser.parse_args(argv)
     args.given = [str(word) for word in (sys.argv[1:] if argv is None else argv) if word != "--write"]
     if args.work is not None:
@@ -128,12 +139,13 @@ def main(argv: list[str] | None = None) -> int:
         base = making.make(Path(folder) / "base", patients=PATIENTS, valid_patients=VALID)
         if args.side != 320:
             small_films(base, args.side)
-        runs = []
+        kept = _kept(args)
         for rows in args.rows:
-            runs.append(rehearse(base, rows, args))
+            if rows not in [run["rows"] for run in kept["runs"]]:
+                kept["runs"] = sorted([*kept["runs"], rehearse(base, rows, args)], key=lambda run: run["rows"])
             if args.write:
-                write_text(RESULTS / "full_size.json", json.dumps({"side": args.side, "crop": args.crop,
-                                                                   "runs": runs}, indent=1) + "\n")
+                write_text(RESULTS / "full_size.json", json.dumps(kept, indent=1) + "\n")
+    runs = kept["runs"]
     print(page(runs, args))
     if args.write:
         write_text(RESULTS / "full_size.md", page(runs, args))

@@ -13,6 +13,7 @@ from chexpert_hier.films import normalisation
 from chexpert_hier.films.template import Cropper
 from chexpert_hier.finished import members
 from chexpert_hier.heatmaps import __main__ as heatmaps_command
+from chexpert_hier.heatmaps import maps as mapping
 from chexpert_hier.heatmaps import overlays
 from chexpert_hier.heatmaps.maps import heatmaps, layer_of, map_file
 from chexpert_hier.network.maps import map_cells, map_layers, map_model
@@ -131,6 +132,16 @@ def test_layer_cam_by_finite_differences(films):
     expected = (np.maximum(slope, 0) * maps)[0].sum(-1)
     np.testing.assert_allclose(found, expected, atol=1e-3 * np.abs(expected).max())
     assert (found >= 0).all() and found.max() > 0
+
+
+@pytest.mark.parametrize("method", ["grad-cam", "layer-cam"])
+def test_maps_of_all_labels_at_once_are_those_of_each_label(films, method, monkeypatch):
+    model = build_model("tiny", LABELS, image_size=48, seed=1)
+    one_by_one = np.concatenate([heatmaps(model, films, [label], method) for label in LABELS], axis=-1)
+    assert len(films) > 1 and np.ptp(one_by_one, axis=(0, 3)).max() > 0
+    for together in (1, 2 * len(films), 1000):  # one label, two, all in one pass
+        monkeypatch.setattr(mapping, "AT_ONCE", together)
+        np.testing.assert_allclose(heatmaps(model, films, LABELS, method), one_by_one, rtol=1e-4, atol=1e-7)
 
 
 def test_unknown_labels_and_methods_are_told(films):

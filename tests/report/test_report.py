@@ -15,7 +15,7 @@ from chexpert_hier.phantom import making
 from chexpert_hier.report import learning, sections
 from chexpert_hier.report.films import Example, chosen
 from chexpert_hier.report.judged import read_run
-from chexpert_hier.report.page import write
+from chexpert_hier.report.page import drawn_beside, write
 
 HOSTILE = '<img src=x onerror="alert(1)">&$x$'
 VOID = {"meta", "img", "br", "link", "input", "hr"}
@@ -227,3 +227,13 @@ def test_a_training_of_one_epoch_has_its_curves():
     log = pd.DataFrame([{"stage": "stage1", "epoch": 1, "learning_rate": 1e-3, "loss": 0.5, "valid_loss": 0.6,
                          "valid_auroc": 0.7}])
     assert [picture.alt[:8] for picture in learning.pictures(log)] == ["loss by ", "AUROC, v"]
+
+
+def test_a_report_drawn_in_another_process_is_the_same(tmp_path):
+    folder = make_run(tmp_path / "run", films=12)
+    run = read_run(folder)
+    assert not (folder / "evaluation.html").exists()
+    with drawn_beside(run.result, folder, apart=True) as drawn:
+        beside = write(folder, tmp_path / "beside.html", films=False, drawn=drawn())
+    assert (folder / "evaluation.html").is_file()
+    assert beside.read_bytes() == write(folder, tmp_path / "here.html", films=False).read_bytes()
