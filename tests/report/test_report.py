@@ -229,6 +229,7 @@ def test_a_training_of_one_epoch_has_its_curves():
     assert [picture.alt[:8] for picture in learning.pictures(log)] == ["loss by ", "AUROC, v"]
 
 
+@pytest.mark.slow
 def test_a_report_drawn_in_another_process_is_the_same(tmp_path):
     folder = make_run(tmp_path / "run", films=12)
     run = read_run(folder)
