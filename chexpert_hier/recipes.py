@@ -244,19 +244,7 @@ def _check(recipe: Recipe) -> None:
     one_of("--policy", recipe.labelling.parsed.name, labels.policy_names())  # checks blanks and smoothing as well
     _check_three_class(recipe)
     for stage in recipe.stages:
-        for what, value, valid in (("rows", stage.rows, STAGE_ROWS), ("layers", stage.layers, STAGE_LAYERS),
-                                   ("cells", stage.cells, STAGE_CELLS), ("labels", stage.labels, STAGE_LABELS),
-                                   ("schedule", stage.schedule, SCHEDULES), ("keep", stage.keep, KEEPS)):
-            one_of(f"{stage.name}.{what}", value, valid)
-        for what in ("epochs", "batch_size", "drop_every"):
-            if getattr(stage, what) < 1:
-                raise InputError(f"{stage.name}.{what} is {getattr(stage, what)}; expected 1 or more")
-        if stage.labels == "parents" and (stage.fresh_head or stage.layers != "head"
-                                          or recipe.ct_rows in ("any-parent", "chen")):
-            raise InputError(f"{stage.name}.labels=parents: fits only what stage 1 has not learned; it needs layers="
-                             "head, fresh_head=false, and --ct-rows leaves, union or all-parents")
-        if not stage.learning_rate > 0 or not stage.learning_rate_drop > 0:
-            raise InputError(f"{stage.name}.learning_rate and its drop must be above 0")
+        _check_stage(stage, recipe)
     if recipe.micro_batch < 0:
         raise InputError(f"--micro-batch is {recipe.micro_batch}; expected 1 or more, or 0 for the whole batch")
     if not -1 <= recipe.least_match <= 1:
@@ -265,6 +253,22 @@ def _check(recipe: Recipe) -> None:
         raise InputError(f"crop_size is {recipe.crop_size}; expected 16 to rescaled_size ({recipe.rescaled_size})")
     if not 16 <= recipe.image_size <= 1024:
         raise InputError(f"--image-size is {recipe.image_size}; expected 16 to 1024 pixels")
+
+
+def _check_stage(stage: Stage, recipe: Recipe) -> None:
+    for what, value, valid in (("rows", stage.rows, STAGE_ROWS), ("layers", stage.layers, STAGE_LAYERS),
+                               ("cells", stage.cells, STAGE_CELLS), ("labels", stage.labels, STAGE_LABELS),
+                               ("schedule", stage.schedule, SCHEDULES), ("keep", stage.keep, KEEPS)):
+        one_of(f"{stage.name}.{what}", value, valid)
+    for what in ("epochs", "batch_size", "drop_every"):
+        if getattr(stage, what) < 1:
+            raise InputError(f"{stage.name}.{what} is {getattr(stage, what)}; expected 1 or more")
+    if stage.labels == "parents" and (stage.fresh_head or stage.layers != "head"
+                                      or recipe.ct_rows in ("any-parent", "chen")):
+        raise InputError(f"{stage.name}.labels=parents: fits only what stage 1 has not learned; it needs layers="
+                         "head, fresh_head=false, and --ct-rows leaves, union or all-parents")
+    if not stage.learning_rate > 0 or not stage.learning_rate_drop > 0:
+        raise InputError(f"{stage.name}.learning_rate and its drop must be above 0")
 
 
 def _check_three_class(recipe: Recipe) -> None:

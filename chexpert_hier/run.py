@@ -173,12 +173,8 @@ def _run(args: argparse.Namespace, job: Job, out: Path, keep: Callable[[], None]
         presence.write_bad(job.bad, out / "skipped.csv")
     source = _source(settings, job.dataset, out, backbones.backbone_of(recipe.arch).native)
     train, valid, judged = source.films("train"), source.films("valid"), _judged(recipe, source)
-    facts = _facts(settings, source, args.command)
-    if recipe.conditional:
-        facts["positives_seen"] = positives_seen(recipe, tree, train)
-    if not (out / "recipe.json").exists():  # a resumed run keeps its own
-        write_text(out / "recipe.json", json.dumps(facts, indent=1))
-    write_text(out / "split.csv", source.dataset.films[["path", "patient", "study", "split"]].to_csv(index=False))
+    seen = {"positives_seen": positives_seen(recipe, tree, train)} if recipe.conditional else {}
+    _write_facts(out, _facts(settings, source, args.command) | seen, source)
     keep()
     stages.train(stages.Training(
         recipe, tree, network, train, valid, out, resume=args.resume, selftrained=job.selftrained,
@@ -197,6 +193,13 @@ def _run(args: argparse.Namespace, job: Job, out: Path, keep: Callable[[], None]
     if args.mlflow is not None:
         tracking.log_run(out, args.mlflow or None)
     print(f"run folder: {out}\nreport: {out / 'report.html'}")
+
+
+def _write_facts(out: Path, facts: dict[str, Any], source: "Source") -> None:
+    """recipe.json, of which a resumed run keeps its own, and split.csv."""
+    if not (out / "recipe.json").exists():
+        write_text(out / "recipe.json", json.dumps(facts, indent=1))
+    write_text(out / "split.csv", source.dataset.films[["path", "patient", "study", "split"]].to_csv(index=False))
 
 
 def _with_data(settings: Settings) -> Settings:
