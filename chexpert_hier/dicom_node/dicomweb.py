@@ -118,12 +118,14 @@ class DicomWeb:
         return rows
 
     def _pages(self, path: str, **query: str) -> Iterator[dict]:
-        offset = 0
+        """All rows: until a page is empty, for archives give fewer than asked for; or the same, where offset is
+        nothing to them."""
+        offset, before = 0, None
         while rows := self._search(path, limit=str(PAGE), offset=str(offset), **query):
-            yield from rows
-            if len(rows) < PAGE:
+            if rows == before:
                 return
-            offset += len(rows)
+            yield from rows
+            offset, before = offset + len(rows), rows
 
 
 def _value(row: dict, tag: str) -> str:

@@ -20,6 +20,7 @@ from .source import key
 log = logging.getLogger("chexpert_hier.dicom_node")
 LONGEST = 60.0  # seconds between two attempts at an archive that is away or full
 ATTEMPTS = 4  # with --once
+DEADLY = f"ended the process {MOST_TRIES} times"
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ class Node:
     def _film(self, instance: Instance) -> None:
         film = key(instance.uid)
         before = self.ledger.outcome(film)
-        if before not in (None, ANSWERED):
+        if before == DEADLY:  # others that were left are looked at again with their series: a whole copy may have come
             return
         uids = self.answerer.uids(instance.uid)
         missing = [uid for uid in (uids.picture, uids.report) if not self.archive.has(instance, uid)]
@@ -139,14 +140,19 @@ class Node:
     def _write(self, film: str, instance: Instance, missing: list[str]) -> bool:
         """Answer a film and store what is missing of it; whether it was answered."""
         if self.ledger.try_(film) > MOST_TRIES:
-            self._left(film, f"ended the process {MOST_TRIES} times")
+            self._left(film, DEADLY)
             return False
         try:
             files = self.answerer.answer(self.archive.fetch(instance))
+            if not files.keys() >= set(missing):
+                raise LeftError("its UID in the file is another than in the archive")
             for uid in missing:
                 self.archive.store(files[uid])
                 if not self.archive.has(instance, uid):  # a full Orthanc says of DICOMweb's reports that all is well
                     raise ArchiveError(f"{self.archive.address} did not keep a report; is it full?")
+        except GoneError:  # between the look and now; should it come again, it is new
+            self.ledger.untry(film)
+            return False
         except (LeftError, RefusedError) as error:
             self._left(film, str(error))
             return False

@@ -2,6 +2,7 @@
 
 import collections
 import json
+import re
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -159,7 +160,7 @@ def test_a_report_that_was_deleted_comes_back_with_its_film_and_a_late_film_is_a
     archive.films["s1"].append("late")
     place().advance(3, {"s1": True})  # as an archive says after a new film in it
     make_node(archive, place(), answers).once()
-    assert set(archive.kept) == expected("a", "b", "late") and answers.films[3:] == ["a", "late"]
+    assert set(archive.kept) == expected("a", "b", "late") and answers.films[3:] == ["a", "x1", "late"]
     assert place().counts()["answered"] == 3 and place().counts()["a lateral film"] == 1
 
 
@@ -250,6 +251,24 @@ def test_a_report_that_the_archive_refuses_does_not_hold_up_the_others(place):
     assert place().counts()["the archive refused (HTTP 400)"] == 1 and set(archive.kept) == expected("b")
 
 
+def test_a_film_that_goes_while_it_is_fetched_and_one_whose_uid_is_another(place):
+    archive = Memory({"s1": ["gone"], "s2": ["other"], "s3": ["good"]})
+    answers, fetch = Answers(), archive.fetch
+
+    def fetched(instance):
+        if instance.uid == "gone":
+            raise GoneError("not there")
+        return b"quite another" if instance.uid == "other" else fetch(instance)
+
+    archive.fetch = fetched
+    make_node(archive, place(), answers).once()
+    assert place().counts() == {"answered": 1, "its UID in the file is another than in the archive": 1}
+    archive.fetch = fetch  # both are sent again, whole
+    place().advance(3, {"s1": True, "s2": True})
+    make_node(archive, place(), answers).once()
+    assert place().counts() == {"answered": 3} and set(archive.kept) == expected("gone", "other", "good")
+
+
 def test_a_damaged_place_is_refused(tmp_path):
     (tmp_path / ledger.FILE).write_bytes(b"no data base at all" * 100)
     with pytest.raises(InputError, match="damaged"):
@@ -274,6 +293,10 @@ def web():
         def do(self):
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             asked.append((self.command, self.path, dict(self.headers), body))
+            page = answers.get((self.command, self.path.split("?")[0], "pages"))
+            if page:
+                said = json.dumps(page(int(re.search(r"offset=(\d+)", self.path)[1])))
+                answers[self.command, self.path.split("?")[0]] = 200, said.encode()
             code, said, *kind = answers.get((self.command, self.path.split("?")[0]), (404, b""))
             data = said if isinstance(said, bytes) else json.dumps(said).encode()
             self.send_response(code)
@@ -411,6 +434,17 @@ def test_dicomweb_series_are_worked_on_when_two_looks_agree(web, place):
     assert looked() == {"1.1": True}
     with pytest.raises(GoneError):
         archive.series("1.1", here.waiting()["1.1"], here)
+
+
+def test_searches_are_read_to_their_end(web):
+    """An archive that gives three rows at most, and one that knows no offset."""
+    web.answers["GET", "/studies"] = 200, []
+    archive = dicomweb.DicomWeb(Web(web.address, Access()))
+    rows = [{"0020000E": {"Value": [str(k)]}} for k in range(8)]
+    web.answers["GET", "/series", "pages"] = lambda offset: rows[offset:offset + 3]
+    assert list(archive._pages("/series")) == rows
+    web.answers["GET", "/series", "pages"] = lambda offset: rows
+    assert list(archive._pages("/series")) == rows
 
 
 def test_modalities_in_words():
