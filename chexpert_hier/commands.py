@@ -10,9 +10,9 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sized
 from types import FrameType, ModuleType
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, NoReturn, TypeVar, cast
 
-from .errors import InputError
+from .errors import InputError, did_you_mean
 from .files import raise_if_disk
 
 if TYPE_CHECKING:
@@ -36,6 +36,16 @@ def at_least(least: int, args: argparse.Namespace, *names: str) -> None:
         value = getattr(args, name)
         if value is not None and value < least:
             raise InputError(f"--{name.replace('_', '-')} is {value}; expected {least} or more")
+
+
+class Parser(argparse.ArgumentParser):
+    """A command's arguments; a mistake in them gets two lines: what is wrong, and where it says what is right."""
+
+    def error(self, message: str) -> NoReturn:
+        """End the command with exit code 2."""
+        unknown = re.search(r"unrecognized arguments: (--[\w-]+)", message)
+        hint = did_you_mean(unknown[1], re.findall(r"--[\w-]+", self.format_help())) if unknown else ""
+        self.exit(2, printable(f"error: {message}{hint}\n{self.prog} --help lists what there is\n"))
 
 
 class Terminated(KeyboardInterrupt):

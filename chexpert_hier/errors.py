@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class InputError(ValueError):
@@ -32,3 +33,10 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     lowered = {each.lower(): each for each in known}
     near = difflib.get_close_matches(name.lower(), lowered, 1)
     return f". Did you mean {lowered[near[0]]}?" if near else ""
+
+
+def install(extra: str) -> str:
+    """How an extra of this package is installed: out of the checkout where one is worked in, else by its name."""
+    here = Path("setup.cfg")
+    checkout = here.is_file() and "name = chexpert_hier" in here.read_text(encoding="utf-8", errors="replace")
+    return f'pip install "{"." if checkout else "chexpert_hier"}[{extra}]"'

@@ -47,7 +47,7 @@ PHANTOM_FILMS: dict[str, Any] = {"patients": 1400, "valid_patients": 350, "seed"
 
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
-    answer = argparse.ArgumentParser(prog="python -m chexpert_hier.run", description=__doc__.splitlines()[0])
+    answer = commands.Parser(prog="python -m chexpert_hier.run", description=__doc__.splitlines()[0])
     add = answer.add_argument
     add("--data", type=Path, action="append", help="folder with train.csv (CheXpert-v1.0 or -small as it unpacks); "
         "several times: trained on together; without it the synthetic films are made and used")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from .errors import InputError
+from .errors import InputError, install
 from .run_folder import read_facts, read_part
 
 log = logging.getLogger("chexpert_hier.run")
@@ -28,7 +28,7 @@ def require() -> None:
     try:
         import mlflow  # noqa: F401
     except ImportError as error:
-        raise InputError('--mlflow: MLflow is not installed; pip install ".[mlflow]"') from error
+        raise InputError(f"--mlflow: MLflow is not installed; {install('mlflow')}") from error
 
 
 def log_run(folder: Path, store: str | None = None) -> str:

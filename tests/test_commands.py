@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from chexpert_hier import commands
+from chexpert_hier import commands, errors, run
 from chexpert_hier.errors import InputError
 
 BLOCK = ("import sys, runpy\n"
@@ -166,3 +166,20 @@ def test_ctrl_c_after_the_answer_does_not_change_the_exit_code():
             "raise SystemExit(commands.answer(lambda argv: 0))")
     process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
     assert (process.returncode, process.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(("given", "first"), [
+    (["--epochz", "3"], "error: unrecognized arguments: --epochz 3. Did you mean --epochs?"),
+    (["--epochs"], "error: argument --epochs: expected one argument")])
+def test_a_wrong_flag_gets_two_lines(given, first, capsys):
+    with pytest.raises(SystemExit) as ended:
+        run.main(given)
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.splitlines() == [first, "python -m chexpert_hier.run --help lists what there is"]
+
+
+def test_hints_say_how_an_extra_is_installed_from_here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert errors.install("onnx") == 'pip install "chexpert_hier[onnx]"'
+    (tmp_path / "setup.cfg").write_text("[metadata]\nname = chexpert_hier\n")
+    assert errors.install("onnx") == 'pip install ".[onnx]"'

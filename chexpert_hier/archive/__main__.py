@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 from .. import commands
-from ..errors import InputError
+from ..errors import InputError, install
 from ..files import locked, remove_leftovers
 from ..finished.members import ENGINES
 from ..finished.onnx_network import OnnxFile
@@ -36,7 +36,7 @@ SAMPLE = 200  # films that --dry-run looks for
 
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
-    answer = argparse.ArgumentParser(prog="python -m chexpert_hier.archive", description=__doc__.splitlines()[0])
+    answer = commands.Parser(prog="python -m chexpert_hier.archive", description=__doc__.splitlines()[0])
     add = answer.add_argument
     add("films", metavar="FOLDER|MANIFEST", help="a folder of films, or a .parquet or .csv file with "
         "a column Path (if wanted also id: unique integers, and Frontal/Lateral); a path, or an "
@@ -92,7 +92,7 @@ def _check(args: argparse.Namespace) -> None:
     commands.at_least(1, args, "rows_per_file", "batch_size", "workers")
     missing = [name for name in ("fsspec", "pyarrow", "ray") if importlib.util.find_spec(name) is None]
     if missing:
-        raise InputError(f"archive needs {', '.join(missing)}; {places.INSTALL}")
+        raise InputError(f"archive needs {', '.join(missing)}; {install('archive')}")
 
 
 def _work(args: argparse.Namespace, manifest: Manifest, store: ResultStore, opening: Opening) -> None:

@@ -10,9 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import files
-from ..errors import InputError
-
-INSTALL = 'pip install "chexpert_hier[archive]"'
+from ..errors import InputError, install
 
 
 @dataclass(frozen=True)
@@ -103,7 +101,7 @@ def at(address: str | os.PathLike) -> Place:
     try:
         import fsspec
     except ImportError:
-        raise InputError(f"archive needs fsspec; {INSTALL}") from None
+        raise InputError(f"archive needs fsspec; {install('archive')}") from None
     text = os.fspath(address)
     try:
         system, path = fsspec.core.url_to_fs(text)

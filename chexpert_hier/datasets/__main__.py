@@ -16,7 +16,7 @@ from .options import Options
 
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
-    result = argparse.ArgumentParser(prog="python -m chexpert_hier.datasets", description=(
+    result = commands.Parser(prog="python -m chexpert_hier.datasets", description=(
         "Check a data set before hours of work: tables, patients, splits and films. The header is row 1."))
     result.add_argument("data", metavar="DIR", help="folder that the data set unpacked into")
     result.add_argument("--reader", default="chexpert", choices=reading.READERS)

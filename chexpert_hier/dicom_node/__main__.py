@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .. import commands
-from ..errors import InputError
+from ..errors import InputError, install
 from ..files import locked
 from ..finished.members import ENGINES
 from . import access
@@ -28,7 +28,7 @@ NEEDED = ("highdicom", "pydicom", "requests")
 
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
-    args = argparse.ArgumentParser(
+    args = commands.Parser(
         prog="python -m chexpert_hier.dicom_node", description="Beside a picture archive: answers every new frontal "
         "chest film, and writes a structured report and a picture back. Research use only; read docs/dicom_node.md "
         "before it meets patients' films.")
@@ -93,7 +93,7 @@ def _work(node: "Node", once: bool) -> None:
 def _check(args: argparse.Namespace) -> None:
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
-        raise InputError(f"dicom_node needs {', '.join(missing)}; {access.INSTALL}")
+        raise InputError(f"dicom_node needs {', '.join(missing)}; {install('dicom-node')}")
     if not 0 < args.every < 86400:
         raise InputError(f"--every is {args.every:g}; expected seconds, more than 0")
     if args.dicomweb and args.send_to:

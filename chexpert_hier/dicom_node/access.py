@@ -11,9 +11,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from .. import schema
-from ..errors import InputError
+from ..errors import InputError, install
 
-INSTALL = 'pip install "chexpert_hier[dicom-node]"'
 SECONDS = (10, 120)  # to connect; between two bytes of an answer
 MOST_BYTES = 1 << 30  # of one answer
 FULL = 507  # Insufficient Storage
@@ -104,7 +103,7 @@ class Web:
         try:
             import requests
         except ImportError:
-            raise InputError(f"dicom_node needs requests; {INSTALL}") from None
+            raise InputError(f"dicom_node needs requests; {install('dicom-node')}") from None
         logging.getLogger("urllib3").setLevel(logging.CRITICAL)  # its warnings quote addresses with UIDs
         self.address = _checked(address, access)
         self.session = requests.Session()

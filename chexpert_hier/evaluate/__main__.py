@@ -23,7 +23,7 @@ log = logging.getLogger("chexpert_hier.evaluate")
 
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
-    args = argparse.ArgumentParser(prog="python -m chexpert_hier.evaluate", description="Judge predictions against the "
+    args = commands.Parser(prog="python -m chexpert_hier.evaluate", description="Judge predictions against the "
                                    "truth: AUROC with intervals, thresholds, calibration, radiologists, comparisons.")
     _what(args.add_argument)
     _how(args.add_argument)
@@ -197,7 +197,7 @@ def _outside(args: argparse.Namespace, judging: "Judging") -> "Findings":
     from .runs import answer_outside, read_run
     run = read_run(args.run)
     with locked(args.out):
-        other = answer_outside(run, args.data, args.out, args.reader)
+        other = answer_outside(run, args.data, args.out, args.reader, judging.by)
     inside = join(run.predictions, run.truth, replace(run.joining, labels=args.labels or run.joining.labels))
     outside = join(other.predictions, other.truth, replace(other.joining, labels=args.labels))
     judging = replace(judging, tree=judging.tree or run.tree, name=run.name)

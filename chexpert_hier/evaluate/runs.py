@@ -19,7 +19,7 @@ import pandas as pd
 from .. import hierarchy, recipes
 from ..datasets.dataset import Dataset
 from ..datasets.reading import read as read_data
-from ..errors import InputError
+from ..errors import InputError, did_you_mean
 from ..files import write_text
 from ..labels import key
 from ..paths import unescaped
@@ -113,7 +113,8 @@ class Outside:
     notes: list[str]
 
 
-def answer_outside(run: Run, data: str | Path, out: str | Path, reader: str | None = None) -> Outside:
+def answer_outside(run: Run, data: str | Path, out: str | Path, reader: str | None = None,
+                   by: Sequence[str] = ()) -> Outside:
     """Let a run's model answer for the films of another data set, and read what it said beside the truth.
 
     Films of the run itself (same path, same bytes) are left out. `out` gets truth.csv and predictions.csv, which are
@@ -124,15 +125,22 @@ def answer_outside(run: Run, data: str | Path, out: str | Path, reader: str | No
         data: the folder of the other data set.
         out: where the answers are kept.
         reader: one of datasets.READERS; None takes the run's.
+        by: columns that will be asked for, so that one that is not there is refused before the model answers.
 
     Raises:
-        InputError: no data set there, no film left, another job's answers in `out`, or a model that cannot answer.
+        InputError: no such column, no data set there, no film left, another job's answers in `out`, or a model that
+            cannot answer.
     """
     dataset = read_data(data, reader=reader or run.recipe.reader.partition("+")[0], views=run.recipe.views)
     new, notes = _without_own_films(run, dataset)
     if not len(new):
         raise InputError(f"{data}: all its films are films of the run {run.folder}; give films that it has not seen")
     out, truth = Path(out), _truth_of(new)
+    for column in by:
+        others = [name for name in truth.columns if name not in new.labels]
+        if column not in others:
+            raise InputError(f"--by: {data} has no column {column!r}; there are: {', '.join(others)}"
+                             f"{did_you_mean(column, others)}")
     _keep_job(out, {"run": run.facts["data"].get("fingerprint"), "recipe": run.facts["recipe"],
                     "model": _model_size(run), "data": new.fingerprint})
     write_text(out / "truth.csv", truth.to_csv(index=False))

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from ..errors import InputError
+from ..errors import InputError, did_you_mean
 from .intervals import Resampling, rank_table, with_mean
 from .joining import Cases
 from .names import NOT_LABELS, plain
@@ -54,7 +54,7 @@ def groups(cases: Cases, column: str) -> dict[str, np.ndarray]:
         listed = [str(c) for c in cases.about.columns
                   if not pd.api.types.is_numeric_dtype(cases.about[c]) or plain(c) in NOT_LABELS]
         raise InputError(f"--by: neither the truth nor a --meta file has a column {column!r}; there are: "
-                         f"{', '.join(listed) or 'no others'}")
+                         f"{', '.join(listed) or 'no others'}{did_you_mean(column, listed)}")
     values = cases.about[column].reset_index(drop=True)
     if plain(column) in ("age", "patient age"):
         ages = pd.to_numeric(values, errors="coerce").to_numpy(float)

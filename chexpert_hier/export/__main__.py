@@ -20,7 +20,7 @@ from .saved_model import export
 
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
-    answer = argparse.ArgumentParser(prog="python -m chexpert_hier.export", description=__doc__.splitlines()[0])
+    answer = commands.Parser(prog="python -m chexpert_hier.export", description=__doc__.splitlines()[0])
     answer.add_argument("--model", nargs="+", required=True, metavar="RUN",
                         help="finished runs; several are an ensemble")
     answer.add_argument("--out", type=Path, help="folder of the SavedModel")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, install
 from ..files import written_whole
 from ..films.grey import MIN_SIDE
 from ..finished import operating
@@ -50,7 +50,7 @@ def export(members: Sequence[Member], out: Path, crops_only: bool = False) -> fl
     try:
         import onnx
     except ImportError as error:
-        raise InputError(f'--onnx needs {error.name}; pip install "chexpert_hier[onnx]"') from None
+        raise InputError(f"--onnx needs {error.name}; {install('onnx')}") from None
     if crops_only and len(croppers_of(members)) > 1:
         raise InputError("--crops: the members crop films differently, so that no crop serves all; export them one by "
                          "one, or without --crops")

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..errors import install
 from .grey import MIN_SIDE, MOST_BYTES, DamagedError, FilmError, check_size, luminance
 from .headers import read_header
 from .jpeg import decode_jpeg
@@ -40,7 +41,6 @@ MOST_INFLATED = 2 * MOST_BYTES
 # 8-bit JPEG with a lossy code: Baseline and Extended.
 JPEGS = ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51")
 DEFLATED = "1.2.840.10008.1.2.1.99"  # the transfer syntax Deflated Explicit VR Little Endian
-INSTALL = 'pip install "chexpert_hier[dicom]"'
 
 
 def is_dicom(data: bytes) -> bool:
@@ -137,7 +137,7 @@ def _open(data: bytes, pixels: bool = True) -> Any:
     try:
         import pydicom
     except ImportError:
-        raise FilmError(f"a DICOM file, which needs pydicom; {INSTALL}") from None
+        raise FilmError(f"a DICOM file, which needs pydicom; {install('dicom')}") from None
     pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE  # else its warnings quote the values
     logging.getLogger("pydicom").setLevel(logging.CRITICAL)  # it logs tracebacks of what we say in one line
     tags = TAGS if pixels else TAGS[:4]
@@ -218,7 +218,7 @@ def _stored(head: Any, whole: bool = True) -> np.ndarray:
     except (NotImplementedError, ValueError):
         raise FilmError(f"transfer syntax {syntax.name} is not supported; save the film uncompressed") from None
     if not available:
-        raise FilmError(f"no decoder for the transfer syntax {syntax.name} is installed; {INSTALL}")
+        raise FilmError(f"no decoder for the transfer syntax {syntax.name} is installed; {install('dicom')}")
     if whole and syntax in JPEGS:
         _check_jpeg(head)
     try:

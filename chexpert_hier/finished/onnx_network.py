@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, install
 from .trusted import check_onnx
 
 # Values inside the graph: what the crop search gives, and what the network says of it.
@@ -45,7 +45,7 @@ class OnnxFile:
             import onnx
             import onnxruntime  # noqa: F401
         except ImportError as error:
-            raise InputError(f'{path}: needs {error.name}; pip install "chexpert_hier[onnx]"') from None
+            raise InputError(f"{path}: needs {error.name}; {install('onnx')}") from None
         try:
             self._model = onnx.load(str(path), load_external_data=False)
         except Exception as error:  # protobuf's own kinds, which the package onnx does not name

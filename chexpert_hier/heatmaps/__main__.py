@@ -31,7 +31,7 @@ log = logging.getLogger("chexpert_hier.heatmaps")
 
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
-    answer = argparse.ArgumentParser(prog="python -m chexpert_hier.heatmaps", description=__doc__.splitlines()[0])
+    answer = commands.Parser(prog="python -m chexpert_hier.heatmaps", description=__doc__.splitlines()[0])
     add = answer.add_argument
     add("films", nargs="+", metavar="FILM|FOLDER|CSV")
     add("--model", required=True, metavar="RUN", help="a finished run")

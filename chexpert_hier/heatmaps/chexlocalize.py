@@ -234,7 +234,7 @@ def _share(text: str) -> float:
 
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
-    answer = argparse.ArgumentParser(prog="python -m chexpert_hier.heatmaps.chexlocalize",
+    answer = commands.Parser(prog="python -m chexpert_hier.heatmaps.chexlocalize",
                                      description=__doc__.splitlines()[0])
     add = answer.add_argument
     add("--masks", required=True, metavar="GT.json", help="CheXlocalize's gt_segmentations_val.json or _test.json")

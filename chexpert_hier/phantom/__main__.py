@@ -13,7 +13,7 @@ from .making import SETTINGS, make, read_marker
 
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
-    words = argparse.ArgumentParser("python -m chexpert_hier.phantom", description="Draw a synthetic CheXpert: films, "
+    words = commands.Parser("python -m chexpert_hier.phantom", description="Draw a synthetic CheXpert: films, "
                                     "report labels, clean truth and finding masks. No real patient is shown.")
     words.add_argument("--out", required=True, metavar="DIR", help="the folder to make")
     words.add_argument("--patients", type=int, default=SETTINGS["patients"], help="training patients (%(default)s), "

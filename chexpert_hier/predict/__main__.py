@@ -26,7 +26,7 @@ log = logging.getLogger("chexpert_hier.predict")
 
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
-    answer = argparse.ArgumentParser(prog="python -m chexpert_hier.predict", description=__doc__.splitlines()[0])
+    answer = commands.Parser(prog="python -m chexpert_hier.predict", description=__doc__.splitlines()[0])
     add = answer.add_argument
     add("films", nargs="+", metavar="FILM|FOLDER|GLOB|CSV", help="JPEG, PNG or DICOM files, and where they lie")
     add("--model", nargs="+", required=True, metavar="MODEL", help="finished runs, .keras files inside runs, "

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -117,6 +118,8 @@ class Engine:
         Raises:
             InputError: a model cannot be opened, or they do not fit together.
         """
+        for model in models if views.passes else ():
+            _require_dropout(Path(model))
         engine = "keras" if views.passes and engine == "auto" else engine  # dropout is drawn by Keras
         members = [open_model(model, engine) for model in models]
         return cls(members, views, average, _validation(members, average), caution)
@@ -254,6 +257,14 @@ class _Outputs(NamedTuple):
     spread: np.ndarray | None
     samples: np.ndarray
     match: np.ndarray
+
+
+def _require_dropout(model: Path) -> None:
+    """Refuse, before anything is loaded, a run whose recipe has no dropout."""
+    home = model.parent if model.suffix == ".keras" else model
+    if (home / "recipe.json").is_file() and (recipe := run_folder.read_facts(home)["recipe"]).get("head") != "hbce":
+        raise InputError(f"--uncertainty mc: {home} has no dropout to draw (head {recipe.get('head', 'dense')}; only "
+                         "hbce has it); use ensemble with several models")
 
 
 def _validation(members: Sequence[Member | Saved], average: str) -> dict | None:

@@ -19,7 +19,7 @@ from .making import prepare
 
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
-    answer = argparse.ArgumentParser(prog="python -m chexpert_hier.prepare", description=__doc__.splitlines()[0])
+    answer = commands.Parser(prog="python -m chexpert_hier.prepare", description=__doc__.splitlines()[0])
     add = answer.add_argument
     add("--data", type=Path, action="append", required=True, help="the data set's folder; several times for films that "
         "are trained on together")

@@ -16,7 +16,7 @@ from .page import write
 
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
-    answer = argparse.ArgumentParser(prog="python -m chexpert_hier.report", description=__doc__.splitlines()[0])
+    answer = commands.Parser(prog="python -m chexpert_hier.report", description=__doc__.splitlines()[0])
     add = answer.add_argument
     add("run", type=Path, metavar="RUN", help="a finished run folder")
     add("--out", type=Path, metavar="PAGE", help="the page to write (default: report.html in the run folder)")

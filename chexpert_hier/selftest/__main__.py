@@ -13,7 +13,7 @@ from ..errors import InputError
 
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
-    return argparse.ArgumentParser(prog="python -m chexpert_hier.selftest", description=__doc__.splitlines()[0])
+    return commands.Parser(prog="python -m chexpert_hier.selftest", description=__doc__.splitlines()[0])
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from .. import commands
-from ..errors import InputError
+from ..errors import InputError, install
 from ..finished.members import ENGINES
 from ..predict.answers import NOT_A_DEVICE
 from .batching import Limits
@@ -20,7 +20,7 @@ log = logging.getLogger("chexpert_hier.serve")
 
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
-    args = argparse.ArgumentParser(prog="python -m chexpert_hier.serve", description="The model over HTTP, and a page "
+    args = commands.Parser(prog="python -m chexpert_hier.serve", description="The model over HTTP, and a page "
                                    "on which a person reads films. Films stay in memory and go nowhere.")
     add = args.add_argument
     add("--model", nargs="+", required=True, metavar="MODEL", help="finished runs, .keras files in them, SavedModels "
@@ -51,7 +51,7 @@ def main(argv: list[str] | None = None) -> int:
         import prometheus_client  # noqa: F401
         import uvicorn  # noqa: F401
     except ImportError as error:
-        raise InputError(f'serve needs {error.name}; pip install "chexpert_hier[serve]"') from None
+        raise InputError(f"serve needs {error.name}; {install('serve')}") from None
     with _listening(args.host, args.port) as ear:  # before the model is loaded: a taken port need not wait for that
         _serve(args, token, ear)
     return 0
