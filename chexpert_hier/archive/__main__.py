@@ -21,7 +21,7 @@ from ..files import locked, remove_leftovers
 from ..finished.members import ENGINES
 from ..finished.onnx_network import OnnxFile
 from ..run_folder import read_facts
-from . import job, places, summary
+from . import job, lease, places, summary
 from .commits import Counted, ResultStore
 from .manifest import Manifest, Source
 from .progress import Progress, duration
@@ -75,6 +75,8 @@ def main(argv: list[str] | None = None) -> int:
         if out.local:
             stack.enter_context(locked(out.path))
             remove_leftovers(out.path)
+        elif not args.dry_run:
+            stack.enter_context(lease.held(out))
         model = job.fingerprint(args.model)
         source = Source(args.films, every_file=args.by_study)
         asked = job.Asked(source.fingerprint(), model, args.engine, args.rows_per_file, args.by_study)

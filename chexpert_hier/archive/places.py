@@ -74,6 +74,23 @@ class Place:
         else:
             self.system.pipe_file(self.path, data)
 
+    def create(self, data: bytes) -> None:
+        """Write a small file that must not be there yet; of several that try at once one succeeds.
+
+        Raises:
+            FileExistsError: it is there.
+        """
+        if self.local:
+            with open(self.path, "xb") as file:
+                file.write(data)
+            return
+        try:
+            self.system.pipe_file(self.path, data, mode="create")
+        except OSError as error:  # s3fs passes the store's own words on
+            if "PreconditionFailed" in str(error) or "pre-conditions" in str(error) or "412" in str(error):
+                raise FileExistsError(str(self)) from None
+            raise
+
     def remove(self) -> None:
         """Remove the file if it is there."""
         try:

@@ -211,10 +211,17 @@ def test_films_and_results_in_an_object_store(work, expected):
         ask = ["archive", "s3://films/2026", "--model", work / "run", "--out", "s3://films/results", "--rows-per-file",
                4,
                "--workers", 1]
-        said = command(*ask, AWS_ENDPOINT_URL=f"http://{host}:{port}", **keys)
+        first = begin(*ask, AWS_ENDPOINT_URL=f"http://{host}:{port}", **keys)
+        while not any("/.lease-" in entry["Key"] for entry in store.list_objects_v2(Bucket="films")["Contents"]):
+            assert first.poll() is None, first.communicate()[0]
+            time.sleep(0.1)
+        assert "another command is working" in command(*ask, code=2, AWS_ENDPOINT_URL=f"http://{host}:{port}", **keys)
+        said = first.communicate(timeout=500)[0]
+        assert first.returncode == 0, said[-3000:]
         assert "15 films: 12 answered, 3 with an error" in said
         objects = [entry["Key"] for entry in store.list_objects_v2(Bucket="films")["Contents"]]
         parts = [key for key in objects if key.startswith("results/results/")]
+        assert not any("lease" in key for key in objects)
         assert collections.Counter(key.split("/")[1] for key in objects if "checkpoint" in key) == {"checkpoint": 4}
         rows = pd.concat([pd.read_parquet(_download(store, key)) for key in parts])
         assert sorted(rows["id"]) == list(range(15))
