@@ -100,7 +100,7 @@ def pairs(ground: Ground) -> Iterator[Trial]:
     """Two at once into one place: one does it and the other is refused, or both give the same whole files."""
     for name in ("prepare", "predict", "evaluate", "export", "phantom"):
         ground.alone(name)
-        out = ground.home / f"pair-{name}"
+        out = ground.home / "pair" / name  # a phantom's paths begin with its folder's name
         both = [ground.start(name, out, *(["--resume"] if name == "prepare" else [])) for _ in range(2)]
         ends = [ended(process) for process in both]
         wrong = different(ground, name, out)
@@ -142,7 +142,7 @@ def terminated(ground: Ground) -> Iterator[Trial]:
             before = children_seconds()
             ended(ground.start(name, again / "out"))
             (again / "seconds").write_text(str(children_seconds() - before))
-        out = ground.home / f"terminated-{name}-{share}"
+        out = ground.home / f"terminated-{share}" / name
         process = ground.start(name, out, start_new_session=True)
         while process.poll() is None and family_seconds(process.pid) < share * float((again / "seconds").read_text()):
             time.sleep(0.02)
@@ -230,7 +230,7 @@ def _elsewhere(ground: Ground, name: str, what: str, how: dict) -> str:
     folder = ground.home / f"{what.replace('/', '')}-{name}"
     folder.mkdir()
     folder.chmod(0o777)
-    out = folder / ground.alone(name).name  # a phantom's paths begin with its folder's name
+    out = folder / name
     if not how.pop("shm", True):
         words = [sys.executable, "-m", f"chexpert_hier.{name}", *map(str, ground.arguments(name, out))]
         process = subprocess.Popen(["unshare", "-m", "sh", "-c", "mount -t tmpfs -o size=0,ro none /dev/shm && exec "

@@ -143,7 +143,7 @@ def content(path: Path):
         with zipfile.ZipFile(path) as archive:
             config = json.loads(archive.read("config.json"))
             return without_addresses(config), arrays_of_h5(archive.read("model.weights.h5"))
-    if path.name == "checkpoint.npz":
+    if path.name in ("checkpoint.npz", "checkpoint.before.npz"):
         with np.load(path, allow_pickle=False) as arrays:
             state = json.loads(str(arrays["state"]))
             for row in state["log"]:

@@ -19,6 +19,7 @@ import shutil
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -246,6 +247,9 @@ def _draw_all(folder: Path, name: str, settings: dict, processes: int) -> dict[s
                 for table in TRUTH_TABLES if split == "train" else ():
                     files[table][1].writerows(clean)
                 bar.add()
+    except BrokenProcessPool:
+        raise InputError(f"{name}: a drawing process was ended from outside, perhaps for want of memory; nothing "
+                         "half-written is left. Run the command again, with fewer --processes") from None
     finally:
         for handle, _ in files.values():
             handle.close()
