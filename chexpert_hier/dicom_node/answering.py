@@ -1,7 +1,4 @@
-"""From a film's file to the two files that are written about it; films that get none, and why.
-
-Imports the model's libraries when the first film comes, not before.
-"""
+"""From a film's file to the two files that are written about it; films that get none, and why."""
 
 import io
 from collections.abc import Sequence
