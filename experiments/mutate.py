@@ -10,7 +10,8 @@ True or False, a condition, a returned value, or a call whose value nobody uses.
 test runs which line; a change is then tried by the tests that run its line, the fastest first, up to the first failure
 or until BUDGET seconds of tests have passed without one (by all tests in that order where the line runs at import or
 in a fixture; without that limit for `--again --budget inf`). So a change counts as noticed only where a fast test
-notices it. The tests run in a fork of this process, which by then has imported all that they take from other packages.
+notices it. The tests are collected once; each change of a function's body is tried in a fork, in which the function
+gets the changed code. Other changes (constants, defaults, classes) go into the file and the tests are collected anew.
 
 Results are kept as JSON lines, so that a stopped run goes on; a change is known by its function, its text and its
 place among equal ones there, so that results outlive edits elsewhere.
@@ -20,6 +21,7 @@ import argparse
 import ast
 import contextlib
 import hashlib
+import inspect
 import json
 import os
 import random
@@ -32,12 +34,13 @@ import tempfile
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from itertools import accumulate
 from pathlib import Path
-from types import FrameType
+from types import CodeType, FrameType, FunctionType, ModuleType
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
@@ -60,6 +63,8 @@ class Mutation:
     start: int
     end: int
     new: str
+    function: str
+    inside: bool  # in a function's body, so that only its code changes
 
 
 def variants(node: ast.AST) -> Iterator[ast.AST]:
@@ -93,32 +98,33 @@ def mutations(source: str) -> list[Mutation]:
         starts.append(starts[-1] + len(row))
     found, counts = [], Counter()
 
-    def add(function: str, node: ast.expr | ast.stmt, new: ast.AST) -> None:
+    def add(function: str, inside: bool, node: ast.expr | ast.stmt, new: ast.AST) -> None:
         begin = starts[node.lineno - 1] + node.col_offset
         end = starts[node.end_lineno - 1] + node.end_col_offset
         text = ast.unparse(ast.fix_missing_locations(new))
         text = f"({text})" if isinstance(new, ast.expr) and not isinstance(new, ast.Constant) else text
         name = f"{function}: {' '.join(data[begin:end].decode().split())} -> {text}"
         counts[name] += 1
-        found.append(Mutation(f"{name} #{counts[name]}", node.lineno, node.end_lineno, begin, end, text))
+        found.append(Mutation(f"{name} #{counts[name]}", node.lineno, node.end_lineno, begin, end, text, function,
+                              inside))
 
-    def walk(node: ast.AST, function: str) -> None:
+    def walk(node: ast.AST, function: str, inside: bool) -> None:
         if isinstance(node, ast.JoinedStr | ast.Raise | ast.Import | ast.ImportFrom):
             return
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
             function = f"{function}.{node.name}".lstrip(".")
         for new in variants(node):
-            add(function, node, new)
+            add(function, inside, node, new)
         if isinstance(node, ast.If | ast.While):
-            add(function, node.test, ast.UnaryOp(ast.Not(), node.test))
+            add(function, inside, node.test, ast.UnaryOp(ast.Not(), node.test))
         for name, value in ast.iter_fields(node):
             if name in ("annotation", "returns", "decorator_list", "type_comment"):
                 continue
             for child in value if isinstance(value, list) else [value]:
                 if isinstance(child, ast.AST):
-                    walk(child, function)
+                    walk(child, function, inside or (isinstance(node, ast.FunctionDef) and name == "body"))
 
-    walk(ast.parse(source), "")
+    walk(ast.parse(source), "", False)
     return found
 
 
@@ -224,14 +230,18 @@ def outcome(tree: Path, tests: list[str], plugin: object, limit: int) -> str:
     child = os.fork()
     if child == 0:
         _run_tests(tree, tests, plugin, limit)
+    return _ended(child, limit)
+
+
+def _ended(child: int, limit: int) -> str:
     waited = 0.0
     while waited < 10 * limit:
         done, status = os.waitpid(child, os.WNOHANG)
         if done:
             code = os.waitstatus_to_exitcode(status)
             return "time" if code == -signal.SIGXCPU else "fail" if code else "pass"
-        time.sleep(0.02)
-        waited += 0.02
+        time.sleep(0.01)
+        waited += 0.01
     os.killpg(child, signal.SIGKILL)
     os.waitpid(child, 0)
     return "time"
@@ -243,24 +253,107 @@ def _run_tests(tree: Path, tests: list[str], plugin: object, limit: int) -> None
     try:
         os.setsid()  # so that what the tests start ends with them
         resource.setrlimit(resource.RLIMIT_CPU, (limit, limit + 5))
-        nothing = os.open(os.devnull, os.O_RDWR)
-        for stream in (0, 1, 2):
-            os.dup2(nothing, stream)
-        os.chdir(tree)
-        sys.dont_write_bytecode = isinstance(plugin, Chosen)
-        sys.path[:] = [str(tree), *(part for part in sys.path if Path(part or ".").resolve() not in (ROOT, tree))]
-        os.environ |= {"PYTHONPATH": str(tree), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
-        import pytest
-        from hypothesis import Phase, settings
-
-        settings.register_profile("one", database=None, deadline=None, phases=(Phase.explicit, Phase.generate))
-        settings.load_profile("one")
-        if isinstance(plugin, Recorder):
-            sys.settrace(plugin.trace)
-        code = int(pytest.main(["-x", "-q", "--assert=plain", "-p", "no:cacheprovider", "-p",
-                                "_hypothesis_pytestplugin", "--hypothesis-seed=0", *tests], plugins=[plugin]))
+        _be_silent()
+        code = _pytest(tree, tests, plugin)
     finally:
         os._exit(code)
+
+
+def _be_silent() -> None:
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for stream in (0, 1, 2):
+        os.dup2(nothing, stream)
+
+
+def _pytest(tree: Path, tests: list[str], plugin: object) -> int:
+    os.chdir(tree)
+    sys.dont_write_bytecode = not isinstance(plugin, Recorder)
+    sys.path[:] = [str(tree), *(part for part in sys.path if Path(part or ".").resolve() not in (ROOT, tree))]
+    os.environ |= {"PYTHONPATH": str(tree), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    import pytest
+    from hypothesis import Phase, settings
+
+    settings.register_profile("one", database=None, deadline=None, phases=(Phase.explicit, Phase.generate))
+    settings.load_profile("one")
+    sys.settrace(getattr(plugin, "trace", None))
+    return int(pytest.main(["-x", "-q", "--assert=plain", "-p", "no:cacheprovider", "-p",
+                            "_hypothesis_pytestplugin", "--hypothesis-seed=0", *tests], plugins=[plugin]))
+
+
+class Patcher:
+    """A plugin of pytest that collects the tests once and, instead of running them, tries changes of function bodies.
+
+    Each is tried in a fork in which the function has the changed code, wherever it was imported to.
+    """
+
+    def __init__(self, file: Path, source: bytes, todo: list[tuple[Mutation, list[str]]], limit: int, log: Path):
+        self.file, self.source, self.todo, self.limit, self.log = str(file), source, todo, limit, log
+        self.imported: set[int] = set()  # lines that have run already: a change there comes too late
+
+    def trace(self, frame: FrameType, event: str, _: object) -> Any:
+        if frame.f_code.co_filename == self.file:
+            self.imported.add(frame.f_lineno)
+            return self.trace
+        return None
+
+    def pytest_runtestloop(self, session: Any) -> bool:
+        sys.settrace(None)
+        items = {item.nodeid: item for item in session.items}
+        for found, tests in self.todo:
+            changed = self.changed(found)
+            if changed is not None:
+                some = [items[name] for name in tests]
+                _append(self.log, found, outcome_of(partial(self._try, session, *changed, some), self.limit))
+        return True
+
+    def changed(self, found: Mutation) -> tuple[Any, CodeType] | None:
+        """The function that the change is in, and its new code; None where replacing that is not enough."""
+        module = next((m for m in sys.modules.values() if getattr(m, "__file__", None) == self.file), None)
+        held, name = module, ""
+        for part in found.function.split("."):
+            name = f"{name}.{part}".lstrip(".")
+            held = vars(held).get(part) if isinstance(held, type | ModuleType) else held
+            held = getattr(held, "fget", None) or getattr(held, "func", None) or getattr(held, "__func__", held)
+            held = inspect.unwrap(held) if callable(held) and not isinstance(held, type) else held
+            if isinstance(held, FunctionType):
+                break
+        if not isinstance(held, FunctionType) or held.__code__.co_filename != self.file:
+            return None
+        new = self.source[:found.start] + found.new.encode() + self.source[found.end:]
+        code = next((c for c in _codes(compile(new, self.file, "exec")) if c.co_qualname == name), None)
+        late = self.imported & set(range(found.line, found.last_line + 1))
+        fits = code is not None and code.co_freevars == held.__code__.co_freevars and not late
+        return (held, code) if found.inside and fits else None
+
+    def _try(self, session: Any, function: Any, code: CodeType, items: list[Any]) -> bool:
+        function.__code__ = code
+        for item, following in zip(items, [*items[1:], None]):
+            item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+            if session.testsfailed:
+                return False
+        return True
+
+
+def _codes(code: CodeType) -> Iterator[CodeType]:
+    yield code
+    for part in code.co_consts:
+        if isinstance(part, CodeType):
+            yield from _codes(part)
+
+
+def outcome_of(passes: Callable[[], bool], limit: int) -> str:
+    """As `outcome`, of a function that is called in a fork of its own."""
+    child = os.fork()
+    if child == 0:
+        code = 3
+        try:
+            os.setsid()
+            resource.setrlimit(resource.RLIMIT_CPU, (limit, limit + 5))
+            _be_silent()
+            code = 0 if passes() else 1
+        finally:
+            os._exit(code)
+    return _ended(child, limit)
 
 
 def copied(folder: Path) -> Path:
@@ -330,18 +423,21 @@ def tried(args: argparse.Namespace, source: str, chosen: list[Mutation], log: Pa
                 return {}
         first = Known.read(lines, args.module)
         limit = 30 + round(2 * sum(first.seconds.values()))
-        for count, found in enumerate(chosen, 1):
-            if found.name in known and not (args.again and known[found.name] == "pass"):
-                continue
-            (tree / args.module).write_bytes(data[:found.start] + found.new.encode() + data[found.end:])
-            tests = first.tests(found, args.again, args.budget)
-            known[found.name] = outcome(tree, sorted({name.split("::")[0] for name in tests}), Chosen(tests), limit)
-            log.parent.mkdir(parents=True, exist_ok=True)
-            with log.open("a", encoding="utf-8") as out:
-                out.write(json.dumps({"name": found.name, "outcome": known[found.name]}) + "\n")
-            if known[found.name] != "fail":
-                print(f"[{count}/{len(chosen)}] {known[found.name]}: {args.module}:{found.line}: {found.name}",
-                      flush=True)
+        todo = [(found, first.tests(found, args.again, args.budget)) for found in chosen
+                if found.name not in known or (args.again and known[found.name] == "pass")]
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.touch()
+        before = log.stat().st_size
+        files = sorted({name.split("::")[0] for _, names in todo for name in names})
+        if todo:
+            outcome(tree, files, Patcher(tree / args.module, data, todo, limit, log), 10 ** 6)
+        done = {json.loads(line)["name"] for line in log.read_bytes()[before:].splitlines()}
+        for found, names in todo:
+            if found.name not in done:
+                (tree / args.module).write_bytes(data[:found.start] + found.new.encode() + data[found.end:])
+                files = sorted({name.split("::")[0] for name in names})
+                _append(log, found, outcome(tree, files, Chosen(names), limit))
+        known = _read(log)
     return known
 
 
@@ -380,6 +476,11 @@ def write_table(work: Path) -> int:
     (results / "mutations.md").write_text("\n".join(text), encoding="utf-8")
     print("\n".join(text[6:9]), f"\n{unexplained} survivors without a reason")
     return 0
+
+
+def _append(log: Path, found: Mutation, result: str) -> None:
+    with log.open("a", encoding="utf-8") as out:
+        out.write(json.dumps({"name": found.name, "outcome": result}) + "\n")
 
 
 def _write(file: Path, content: dict[str, object]) -> None:
