@@ -35,7 +35,7 @@ import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from importlib import import_module
 from itertools import accumulate
@@ -280,36 +280,56 @@ def _pytest(tree: Path, tests: list[str], plugin: object) -> int:
                             "_hypothesis_pytestplugin", "--hypothesis-seed=0", *tests], plugins=[plugin]))
 
 
+@dataclass
+class Module:
+    """A module under test: what is tried of it, and where the outcomes are kept."""
+
+    name: str  # chexpert_hier/....py
+    source: bytes
+    changes: int
+    chosen: list[Mutation]
+    log: Path
+    todo: list[tuple[Mutation, list[str]]] = field(default_factory=list)
+
+    def changed(self, found: Mutation) -> bytes:
+        return self.source[:found.start] + found.new.encode() + self.source[found.end:]
+
+    def keep(self, found: Mutation, result: str) -> None:
+        with self.log.open("a", encoding="utf-8") as out:
+            out.write(json.dumps({"name": found.name, "outcome": result}) + "\n")
+
+
 class Patcher:
     """A plugin of pytest that collects the tests once and, instead of running them, tries changes of function bodies.
 
     Each is tried in a fork in which the function has the changed code, wherever it was imported to.
     """
 
-    def __init__(self, file: Path, source: bytes, todo: list[tuple[Mutation, list[str]]], limit: int, log: Path):
-        self.file, self.source, self.todo, self.limit, self.log = str(file), source, todo, limit, log
-        self.imported: set[int] = set()  # lines that have run already: a change there comes too late
+    def __init__(self, tree: Path, modules: list[Module], limit: int):
+        self.modules = {str(tree / module.name): module for module in modules}
+        self.limit = limit
+        self.imported: set[tuple[str, int]] = set()  # lines that have run already: a change there comes too late
 
     def trace(self, frame: FrameType, event: str, _: object) -> Any:
-        if frame.f_code.co_filename == self.file:
-            self.imported.add(frame.f_lineno)
+        if frame.f_code.co_filename in self.modules:
+            self.imported.add((frame.f_code.co_filename, frame.f_lineno))
             return self.trace
         return None
 
     def pytest_runtestloop(self, session: Any) -> bool:
         sys.settrace(None)
         items = {item.nodeid: item for item in session.items}
-        for found, tests in self.todo:
-            changed = self.changed(found)
-            if changed is not None:
-                some = [items[name] for name in tests]
-                _append(self.log, found, outcome_of(partial(self._try, session, *changed, some), self.limit))
+        for file, module in self.modules.items():
+            for found, tests in module.todo:
+                if (patch := self.patch(file, module, found)) is not None:
+                    some = [items[name] for name in tests]
+                    module.keep(found, outcome_of(partial(self._try, session, *patch, some), self.limit))
         return True
 
-    def changed(self, found: Mutation) -> tuple[Any, CodeType] | None:
+    def patch(self, file: str, module: Module, found: Mutation) -> tuple[Any, CodeType] | None:
         """The function that the change is in, and its new code; None where replacing that is not enough."""
-        module = next((m for m in sys.modules.values() if getattr(m, "__file__", None) == self.file), None)
-        held, name = module, ""
+        held: Any = next((m for m in list(sys.modules.values()) if getattr(m, "__file__", None) == file), None)
+        name = ""
         for part in found.function.split("."):
             name = f"{name}.{part}".lstrip(".")
             held = vars(held).get(part) if isinstance(held, type | ModuleType) else held
@@ -317,11 +337,10 @@ class Patcher:
             held = inspect.unwrap(held) if callable(held) and not isinstance(held, type) else held
             if isinstance(held, FunctionType):
                 break
-        if not isinstance(held, FunctionType) or held.__code__.co_filename != self.file:
+        if not isinstance(held, FunctionType) or held.__code__.co_filename != file:
             return None
-        new = self.source[:found.start] + found.new.encode() + self.source[found.end:]
-        code = next((c for c in _codes(compile(new, self.file, "exec")) if c.co_qualname == name), None)
-        late = self.imported & set(range(found.line, found.last_line + 1))
+        code = next((c for c in _codes(compile(module.changed(found), file, "exec")) if c.co_qualname == name), None)
+        late = self.imported & {(file, line) for line in range(found.line, found.last_line + 1)}
         fits = code is not None and code.co_freevars == held.__code__.co_freevars and not late
         return (held, code) if found.inside and fits else None
 
@@ -369,13 +388,15 @@ def copied(folder: Path) -> Path:
 
 def parser() -> argparse.ArgumentParser:
     answer = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    answer.add_argument("module", nargs="?", help="file of the module, from the repository's root")
+    answer.add_argument("module", nargs="?", help="file of the module, or folder of several, from the repository's "
+                        "root")
     answer.add_argument("tests", nargs="*", help="its test files or folders")
     answer.add_argument("--sample", type=int, help="at most so many, drawn at random")
     answer.add_argument("--seed", type=int, default=0)
     answer.add_argument("--only", default="", help="only changes whose name contains this, e.g. a function")
     answer.add_argument("--budget", type=float, default=BUDGET, help="seconds of tests that a change must survive")
     answer.add_argument("--again", action="store_true", help="try the survivors once more, by all the tests")
+    answer.add_argument("--bodies", action="store_true", help="only changes in the bodies of functions, the quick ones")
     answer.add_argument("--list", action="store_true", help="only print what would be tried")
     answer.add_argument("--table", action="store_true", help="only write results/mutations.md")
     answer.add_argument("--work", type=Path, default=Path(__file__).parent / "work" / "mutations")
@@ -386,59 +407,77 @@ def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
     if args.table:
         return write_table(args.work)
-    source = (ROOT / args.module).read_text(encoding="utf-8")
-    every = [found for found in mutations(source) if args.only in found.name]
-    chosen = every
-    if args.sample and args.sample < len(every):
-        chosen = sorted(random.Random(args.seed).sample(every, args.sample), key=lambda found: found.start)
+    found = sorted((ROOT / args.module).rglob("*.py")) if (ROOT / args.module).is_dir() else [ROOT / args.module]
+    modules = [_module(file, args) for file in found]
     if args.list:
-        print("\n".join(f"{args.module}:{found.line}: {found.name}" for found in chosen))
+        print("\n".join(f"{one.name}:{found.line}: {found.name}" for one in modules for found in one.chosen))
         return 0
-    log = args.work / f"{args.module.replace('/', '.')}.jsonl"
-    if not (told := tried(args, source, chosen, log)):
+    if not tried(args, modules):
         print(f"the tests fail without any change: {' '.join(args.tests)}", file=sys.stderr)
         return 1
-    survivors = [found for found in chosen if told[found.name] == "pass"]
-    if not args.only:
-        _write(log.with_suffix(".json"), {
-            "module": args.module, "date": time.strftime("%Y-%m-%d"), "changes": len(every), "tried": len(chosen),
-            "tests": args.tests, "time": sum(told[found.name] == "time" for found in chosen),
-            "survivors": [found.name for found in survivors]})
-    print(f"\n{args.module}: {len(chosen) - len(survivors)} of {len(chosen)} changes noticed "
-          f"({1 - len(survivors) / max(len(chosen), 1):.1%})")
-    print("\n".join(f"  line {found.line}: {found.name}" for found in survivors))
+    for module in modules:
+        _sum_up(module, args)
     return 0
 
 
-def tried(args: argparse.Namespace, source: str, chosen: list[Mutation], log: Path) -> dict[str, str]:
-    """The outcome of every change, by its name; nothing if the tests fail as they are."""
-    known, data = _read(log), source.encode()
+def _module(file: Path, args: argparse.Namespace) -> Module:
+    source, name = file.read_bytes(), file.relative_to(ROOT).as_posix()
+    every = [found for found in mutations(source.decode()) if args.only in found.name]
+    chosen = [found for found in every if found.inside or not args.bodies]
+    if args.sample and args.sample < len(chosen):
+        chosen = sorted(random.Random(args.seed).sample(chosen, args.sample), key=lambda found: found.start)
+    return Module(name, source, len(every), chosen, args.work / f"{name.replace('/', '.')}.jsonl")
+
+
+def tried(args: argparse.Namespace, modules: list[Module]) -> bool:
+    """Try what has not been tried; whether the tests pass without any change."""
+    args.work.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         tree = copied(Path(folder))
         lines = args.work / f"lines-{_digest(tree, args.tests)}.json"  # the same for all modules of these tests
-        if not lines.exists():
-            args.work.mkdir(parents=True, exist_ok=True)
-            if outcome(tree, args.tests, Recorder(tree, lines), 3600) != "pass":
-                lines.unlink(missing_ok=True)
-                return {}
-        first = Known.read(lines, args.module)
+        if not lines.exists() and outcome(tree, args.tests, Recorder(tree, lines), 3600) != "pass":
+            lines.unlink(missing_ok=True)
+            return False
+        for module in modules:
+            first, known = Known.read(lines, module.name), _read(module.log)
+            module.todo = [(found, first.tests(found, args.again, args.budget)) for found in module.chosen
+                           if found.name not in known or (args.again and known[found.name] == "pass")]
         limit = 30 + round(2 * sum(first.seconds.values()))
-        todo = [(found, first.tests(found, args.again, args.budget)) for found in chosen
-                if found.name not in known or (args.again and known[found.name] == "pass")]
-        log.parent.mkdir(parents=True, exist_ok=True)
-        log.touch()
-        before = log.stat().st_size
-        files = sorted({name.split("::")[0] for _, names in todo for name in names})
-        if todo:
-            outcome(tree, files, Patcher(tree / args.module, data, todo, limit, log), 10 ** 6)
-        done = {json.loads(line)["name"] for line in log.read_bytes()[before:].splitlines()}
-        for found, names in todo:
-            if found.name not in done:
-                (tree / args.module).write_bytes(data[:found.start] + found.new.encode() + data[found.end:])
-                files = sorted({name.split("::")[0] for name in names})
-                _append(log, found, outcome(tree, files, Chosen(names), limit))
-        known = _read(log)
-    return known
+        for module in modules:
+            module.log.touch()
+        started = {module.name: module.log.stat().st_size for module in modules}
+        files = sorted({name.split("::")[0] for module in modules for _, names in module.todo for name in names})
+        if files:
+            outcome(tree, files, Patcher(tree, modules, limit), 10 ** 6)
+        for module in modules:
+            _try_whole_files(tree, module, started[module.name], limit)
+    return True
+
+
+def _try_whole_files(tree: Path, module: Module, start: int, limit: int) -> None:
+    """Changes that are more than a function's code: in the file itself, the tests collected anew for each."""
+    done = {json.loads(line)["name"] for line in module.log.read_bytes()[start:].splitlines()}
+    for found, names in module.todo:
+        if found.name not in done:
+            (tree / module.name).write_bytes(module.changed(found))
+            files = sorted({name.split("::")[0] for name in names})
+            module.keep(found, outcome(tree, files, Chosen(names), limit))
+    (tree / module.name).write_bytes(module.source)
+
+
+def _sum_up(module: Module, args: argparse.Namespace) -> None:
+    """One module's result, printed and kept for the table."""
+    told = _read(module.log)
+    survivors = [found for found in module.chosen if told[found.name] == "pass"]
+    count = len(module.chosen)
+    if not args.only:
+        content = {"module": module.name, "date": time.strftime("%Y-%m-%d"), "changes": module.changes, "tried": count,
+                   "tests": args.tests, "time": sum(told[found.name] == "time" for found in module.chosen),
+                   "survivors": [found.name for found in survivors]}
+        module.log.with_suffix(".json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    print(f"\n{module.name}: {count - len(survivors)} of {count} changes noticed "
+          f"({1 - len(survivors) / max(count, 1):.1%})")
+    print("\n".join(f"  line {found.line}: {found.name}" for found in survivors), flush=True)
 
 
 def _digest(tree: Path, tests: list[str]) -> str:
@@ -476,16 +515,6 @@ def write_table(work: Path) -> int:
     (results / "mutations.md").write_text("\n".join(text), encoding="utf-8")
     print("\n".join(text[6:9]), f"\n{unexplained} survivors without a reason")
     return 0
-
-
-def _append(log: Path, found: Mutation, result: str) -> None:
-    with log.open("a", encoding="utf-8") as out:
-        out.write(json.dumps({"name": found.name, "outcome": result}) + "\n")
-
-
-def _write(file: Path, content: dict[str, object]) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def _read(log: Path) -> dict[str, str]:
