@@ -389,7 +389,7 @@ def copied(folder: Path) -> Path:
 def parser() -> argparse.ArgumentParser:
     answer = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     answer.add_argument("module", nargs="?", help="file of the module, or folder of several, from the repository's "
-                        "root")
+                        "root; more with commas between")
     answer.add_argument("tests", nargs="*", help="its test files or folders")
     answer.add_argument("--sample", type=int, help="at most so many, drawn at random")
     answer.add_argument("--seed", type=int, default=0)
@@ -407,8 +407,9 @@ def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
     if args.table:
         return write_table(args.work)
-    found = sorted((ROOT / args.module).rglob("*.py")) if (ROOT / args.module).is_dir() else [ROOT / args.module]
-    modules = [_module(file, args) for file in found]
+    places = [ROOT / part for part in args.module.split(",")]
+    files = [file for place in places for file in (sorted(place.rglob("*.py")) if place.is_dir() else [place])]
+    modules = [_module(file, args) for file in files]
     if args.list:
         print("\n".join(f"{one.name}:{found.line}: {found.name}" for one in modules for found in one.chosen))
         return 0
