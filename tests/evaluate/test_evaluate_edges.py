@@ -374,3 +374,22 @@ def _p_of_mean(results):
     spread = (error**2).sum() * len(error) / (len(error) - 1)
     difference = results[1].table["auroc"].iloc[-1] - results[0].table["auroc"].iloc[-1]
     return comparison.normal_p(difference, spread)
+
+
+def test_without_resamples_there_is_no_interval_and_decisions_have_their_own():
+    predicted, truth = tables(films=40, patients=40, labels=("Edema",))
+    cases = joined(predicted, truth)
+    bare = comparison.compare(cases, cases, replicates=0)
+    assert bare["difference_low"].isna().all() and bare["p_bootstrap"].isna().all()
+    worse = predicted.assign(Edema=(predicted["Edema"].rank() % 3 == 0).astype(float))
+    results = [judged(table, truth, replicates=5, name=name, curves=False) for name, table in (
+        ("calls", predicted.assign(Edema=truth["Edema"])), ("noise", worse))]
+    found = comparison.compare_systems(results, replicates=60, seed=2)["noise against calls"].iloc[0]
+    drawn = []
+    for counts in ranking.resamples(results[0].cases.total_patients, 60, 2):
+        rows = [np.repeat(np.arange(40), counts[results[0].cases.patients, r].astype(int)) for r in range(60)]
+        drawn += [np.subtract(*(thresholds.rates(thresholds.confusion(result.calls[part, 0], result.cases.truth[part, 0]
+                                                                      ))["mcc"][0] for result in results[::-1]))
+                  for part in rows]
+    np.testing.assert_allclose([found["difference_low"], found["difference_high"]], np.nanquantile(drawn, [.025, .975]))
+    assert found["mcc_first"] == 1 and found["difference"] < -0.5
