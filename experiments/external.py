@@ -93,7 +93,8 @@ def _trained(args: argparse.Namespace, data: Path, name: str) -> Path:
 def _judged(args: argparse.Namespace, run: Path, data: Path, name: str) -> None:
     """The command that a user types; its table goes to the results."""
     out = args.work / f"judged-{name.replace(', ', '-').replace(' ', '-')}"
-    _command("evaluate", "--run", run, "--data", data, "--reader", "chexpert", "--out", out, "--quiet")
+    if not (out / "evaluation.html").exists():  # the last of its files
+        _command("evaluate", "--run", run, "--data", data, "--reader", "chexpert", "--out", out, "--quiet")
     args.out.mkdir(parents=True, exist_ok=True)
     write_text(args.out / f"{name}.csv", pd.read_csv(out / "external.csv").to_csv(index=False, float_format="%.5f"))
 
