@@ -1,7 +1,8 @@
 """Read a DICOM radiograph as 8-bit grey: pixels and the few technical tags that say what they mean, nothing else.
 
 De-identified by construction: only the tags of `TAGS` are taken from a file, none of which names or describes a
-patient; no other tag reaches an output, a log or an error line. (Text burned into the picture is pixels and stays.)
+patient; no other tag reaches an output, a log or an error line. (Text burned into the picture is pixels and stays. The
+one command that must know whose film it is, dicom_node, reads that by itself: dicom_node/source.py.)
 Needs pydicom: pip install "chexpert_hier[dicom]".
 """
 
