@@ -63,7 +63,14 @@ def main(argv: list[str] | None = None) -> int:
     _check(args)
     if args.quiet:
         logging.getLogger("chexpert_hier").setLevel(logging.WARNING)
-    archive = _archive(args)
+    try:
+        _beside(_archive(args), args)
+    except (access.ArchiveError, access.RefusedError) as error:  # before the work, in which the node deals with them
+        raise InputError(f"{error}; is it running, and is the address right?") from None
+    return 0
+
+
+def _beside(archive: "Orthanc | DicomWeb", args: argparse.Namespace) -> None:
     from .answering import Answerer
     from .node import Node, Ways, summary
 
@@ -73,13 +80,17 @@ def main(argv: list[str] | None = None) -> int:
     log.info("%s", "; ".join(answerer.about.words))
     asked = {"archive": archive.address, "model": answerer.fingerprint, "receiver": receiver}
     place = Path(args.place) if args.place else _place(asked)
-    with locked(place), contextlib.closing(_ledger(args, place, asked, archive)) as ledger:
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(locked(place))
+        except InputError as error:
+            raise InputError(str(error).replace("--out", "--place")) from None
+        ledger = stack.enter_context(contextlib.closing(_ledger(args, place, asked, archive)))
         send = (lambda uids: archive.send(uids, receiver)) if receiver else None
         try:
             _work(Node(archive, answerer, ledger, Ways(args.every, send)), args.once)
         finally:
             print(summary(ledger.counts()), flush=True)
-    return 0
 
 
 def _work(node: "Node", once: bool) -> None:
@@ -107,10 +118,7 @@ def _archive(args: argparse.Namespace) -> "Orthanc | DicomWeb":
     from .orthanc import Orthanc
 
     web = access.Web(args.orthanc or args.dicomweb, access.read(args.access) if args.access else access.Access())
-    try:
-        return Orthanc(web) if args.orthanc else DicomWeb(web, args.study_dates)
-    except (access.ArchiveError, access.RefusedError) as error:
-        raise InputError(f"{error}; is it running, and is the address right?") from None
+    return Orthanc(web) if args.orthanc else DicomWeb(web, args.study_dates)
 
 
 def _place(asked: dict[str, str]) -> Path:

@@ -19,7 +19,7 @@ class Coding(NamedTuple):
     source: str
 
 
-RADLEX = "RadLex"  # code and label in RSNA's RadLex (versions 3 and 4.3)
+RADLEX = "RadLex"  # in which copies of it: docs/dicom_node.md
 OURS = "no standard code says the same"
 
 

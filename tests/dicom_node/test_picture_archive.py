@@ -189,6 +189,7 @@ def test_the_archive_is_restarted_and_two_workers_follow_it(server, run, tmp_pat
     logs = [tmp_path / f"log{k}" for k in (1, 2)]
     workers = [begin(server, run, tmp_path / f"follow{k}", log) for k, log in enumerate(logs)]
     try:
+        assert "choose another --place" in once(server, run, tmp_path / "follow1", code=2)[1]
         server.post(dicom(frontal[1], 1))
         wait_for(lambda: len(server.series("SR")) == 1, workers[0], logs[0])
         server.post(dicom(frontal[2], 2))  # and down before the second in which it becomes stable is over
