@@ -58,6 +58,7 @@ class Member:
         normalisation: how crops become the network's inputs.
         model: the network.
         file: where it lies.
+        traced: whether few films go through its graph too; see `trace`.
     """
 
     folder: Path
@@ -68,6 +69,20 @@ class Member:
     normalisation: Normalisation
     model: Any
     file: Path
+    traced: bool = False
+
+    def trace(self) -> None:
+        """Make the network's graph now: for a process that answers again and again, a few films at a time.
+
+        Takes some seconds for a large network; a single film is answered sooner without. Nothing happens where there
+        is no graph (ONNX Runtime, PyTorch) or one for every number of films (JAX).
+        """
+        if self.engine == "onnx" or commands.import_keras().backend.backend() != "tensorflow":
+            return
+        self.traced = True
+        crop = next(iter(self.croppers.values())).size
+        for films in (1, 2):  # after a second number TensorFlow makes a graph for any
+            self.outputs(np.zeros((films, crop, crop), np.uint8))
 
     def inputs(self, crops: np.ndarray) -> np.ndarray:
         """uint8 (n, c, c) crops -> float32 (n, s, s, 3) network inputs."""
@@ -117,6 +132,8 @@ class Member:
         from ..network.model import present
 
         inputs = self.inputs(crops)
+        if self.traced and len(inputs) <= batch_size:
+            return present(self.model.predict_on_batch(inputs))
         if len(inputs) > FEW:
             return present(self.model.predict(inputs, batch_size=batch_size, verbose=0))
         import keras

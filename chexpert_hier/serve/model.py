@@ -3,6 +3,7 @@
 The one place where the server meets the rest of the package: `predict.engine` answers, `heatmaps` draws.
 """
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +13,8 @@ import numpy as np
 from ..errors import InputError
 from ..films.grey import FilmError
 from ..finished.asked import Film
-from ..finished.members import Member, Views
+from ..finished.members import Member, Saved, Views
+from ..finished.onnx_network import cores
 from ..heatmaps.overlays import FilmMaps
 from ..predict.engine import Answers, Engine
 from ..predict.reading import Read
@@ -62,6 +64,8 @@ class ServedModel:
         engine: answers.
         outputs: names of what it says of each finding, beside the probabilities.
         networks: how many there are.
+        together: films that are worth answering at once: where every film has a core for itself, the next ones are read
+            meanwhile; Keras' networks are the faster the more come together.
         has_maps: whether maps can be drawn.
     """
 
@@ -79,8 +83,12 @@ class ServedModel:
         if len(opened.members) > 1 and all(isinstance(member, Member) for member in opened.members):
             opened = Engine(opened.members, Views(uncertainty="ensemble"), validation=opened.validation)
         self.engine = opened
+        for member in opened.members:
+            if isinstance(member, Member):
+                member.trace()
         self.has_maps = isinstance(opened.members[0], Member)
         self.networks = len(opened.data)
+        self.together = 2 * cores() if all(_one_a_core(member) for member in opened.members) else sys.maxsize
         ramp = np.tile(np.arange(256, dtype=np.uint8), (256, 1))
         view = "frontal" if "Frontal" in opened.members[0].views else "lateral"
         first = self.answer([(self.take(ramp, view), self.has_maps)])[0].answers  # also sets up what is set up once
@@ -127,6 +135,11 @@ class ServedModel:
         if not self.has_maps:
             raise InputError("this model holds no maps; start the server with the run folder")
         return film_maps(self.engine.members[0], [one.film], [one.grey], self.labels)[0]
+
+
+def _one_a_core(member: Member | Saved) -> bool:
+    """Whether it answers films one by one, each on a core."""
+    return member.engine == "onnx" if isinstance(member, Member) else member.parallel > 1
 
 
 def _one(answers: Answers, k: int) -> Answers:

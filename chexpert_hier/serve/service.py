@@ -4,6 +4,7 @@ import asyncio
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -48,7 +49,7 @@ class Service:
         self.films = Counter("films", "films of requests", ["outcome"], **count)
         sizes = Histogram("batch_films", "films that went through the network at once",
                           buckets=[1, 2, 4, 8, 16, 32, 64], **count)
-        self.batcher = Batcher(model.answer, limits, sizes.observe)
+        self.batcher = Batcher(model.answer, replace(limits, batch=min(limits.batch, model.together)), sizes.observe)
         Gauge("films_waiting", "films that no batch has taken yet", **count).set_function(lambda: self.batcher.waiting)
         self.bodies = Gauge("body_bytes", "bytes of requests that are being read or answered", **count)
         self.body_bytes = 0

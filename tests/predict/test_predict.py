@@ -14,6 +14,7 @@ from chexpert_hier import evaluate, hierarchy
 from chexpert_hier.errors import InputError
 from chexpert_hier.films.decode import read_film
 from chexpert_hier.finished import asked, operating
+from chexpert_hier.finished.members import open_run
 from chexpert_hier.labels import CHEXPERT_LABELS
 from chexpert_hier.predict import __main__ as predict_command
 from chexpert_hier.predict import answers, reading
@@ -226,3 +227,14 @@ def test_an_ensembles_operating_points_are_those_of_the_mean(run, tmp_path):
     assert operating.validation([run, other], CHEXPERT_LABELS) is None
     (run.parent / "empty").mkdir()
     assert operating.validation([run.parent / "empty"], CHEXPERT_LABELS) is None
+
+
+def test_a_traced_network_answers_any_number_of_films_as_before_with_two_graphs(run):
+    plain, traced = open_run(run), open_run(run)
+    side = next(iter(plain.croppers.values())).size
+    crops = np.random.default_rng(0).integers(0, 256, (7, side, side), dtype=np.uint8)
+    traced.trace()
+    for films in (1, 2, 3, 7):
+        np.testing.assert_allclose(traced.outputs(crops[:films]), plain.outputs(crops[:films]), atol=1e-6)
+    assert traced.model.predict_function.experimental_get_tracing_count() == 2
+    np.testing.assert_allclose(traced.outputs(crops, batch_size=4), plain.outputs(crops), atol=1e-6)  # more than fit
