@@ -8,6 +8,7 @@ rate and an assumed share of it, and named as estimates. Writes docs/cost.md.
 """
 
 import argparse
+import json
 import time
 from pathlib import Path
 
@@ -24,6 +25,7 @@ TRAIN, VALID, TEST = 191_027, 202, 518  # CheXpert's frontal films, counted in i
 CONDITIONAL = {"u-ignore": 98_882, "u-zeros": 98_882, "u-ones": 107_475}
 # Row of Table 1 -> films that go through the whole network in training (5 epochs), and once for stage 2's features.
 EPOCHS, DRAWS = 5, 10
+FULL_SIZE = Path(__file__).with_name("results") / "full_size.json"
 # Published dense rates in TFLOP/s and the share of it that is assumed; nothing here was measured on these cards.
 CARDS = {"RTX 2080 Ti, 11 GB, float16 (estimate)": (53.8, 0.15), "H200, bfloat16 (estimate)": (989.0, 0.10)}
 
@@ -144,7 +146,29 @@ def page(flops: dict, crops: float, train: float, infer: float) -> str:
         *lines, "",
         "How it grows: linear in films, epochs and rows; with the square of the pixels' side; members by the first "
         "table; test-time views only with films predicted, not with training. One seed is counted; three cost "
-        "three times as much.", ""])
+        "three times as much.", *workstation(back1 / train / 10 / 3600)])
+
+
+def workstation(hours: float) -> list[str]:
+    """Whether a workstation of 16 GB can do it, from the rehearsal of experiments/full_size.py; nothing without one.
+
+    Args:
+        hours: that the mean row of Table 1 trains on this machine's processor.
+    """
+    if not FULL_SIZE.is_file():
+        return [""]
+    found = json.loads(FULL_SIZE.read_text())
+    run = found["runs"][-1]
+    crops = run["phases"]["template and crops"]["seconds"]
+    return ["", "## Can my workstation with 16 GB do this?", "",
+            f"1. Memory: yes. A whole run on a table of {run['rows']:,} rows, report included, held "
+            f"{run['bytes'] / 2**30:.1f} GiB at most, beside a network that hardly counts "
+            "(experiments/results/full_size.md); DenseNet-121 at 224 pixels adds 5.9 for its batch of 32, or 1.6 with "
+            "`--micro-batch 8` (docs/memory.md).",
+            f"2. Disk: CheXpert-v1.0-small takes 11 GB, its crops {TRAIN * 224 ** 2 / 1e9:.1f} GB.",
+            f"3. Time: all but the network took {(run['seconds'] - crops) / 60:.0f} minutes in that run, beside preparing "
+            f"the crops; one row of Table 1 trains for about {hours:.0f} hours on two cores, so that a card is wanted: "
+            "divide by the films/s above.", ""]
 
 
 if __name__ == "__main__":

@@ -1,20 +1,24 @@
 """All benchmarks one after the other, each in a process of its own, into results.md.
 
-    python -m experiments.benchmarks --all [--only NAME [NAME ...]] [--skip NAME [NAME ...]]
+    python -m experiments.benchmarks --all [--only NAME [NAME ...]] [--skip NAME [NAME ...]] [--resume]
 
 On a calm machine: this says so before it begins where others compute as well. A small run for the benchmarks that need
-a finished one is made first.
+a finished one is made first. Each one's section is written when it is done; --resume leaves out those of today.
 """
 
 import argparse
+import itertools
 import os
 import subprocess
 import sys
 import tempfile
+from datetime import date
 from pathlib import Path
 
 from chexpert_hier import commands
 from chexpert_hier.errors import InputError, one_of
+
+from . import RESULTS
 
 # What is written into results.md, in its order; {run}, {films} and {film} are filled in.
 COMMANDS = {
@@ -37,7 +41,8 @@ def main(argv: list[str] | None = None) -> int:
         raise InputError("nothing to measure; expected --all, or --only NAME")
     for name in (*args.only, *args.skip):
         one_of("benchmark", name, COMMANDS)
-    chosen = [name for name in COMMANDS if (args.all or name in args.only) and name not in args.skip]
+    chosen = [name for name in COMMANDS if (args.all or name in args.only) and name not in args.skip
+              and not (args.resume and measured_today(name))]
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
     if load > CALM:
         print(f"the load of the last minute is {load:.1f}: times will be too long, ratios uncertain", file=sys.stderr)
@@ -55,12 +60,23 @@ def main(argv: list[str] | None = None) -> int:
     return 1 if failed else 0
 
 
+def measured_today(name: str) -> bool:
+    """Whether results.md holds this benchmark, run today as here; places of films and runs may differ."""
+    words = list(itertools.takewhile(lambda word: "{" not in word, COMMANDS[name]))
+    if len(words) < len(COMMANDS[name]):
+        words.pop()  # the flag of a place
+    command, more = f"`python -m experiments.benchmarks.{' '.join(words)}", len(COMMANDS[name]) > len(words)
+    lines = RESULTS.read_text(encoding="utf-8").splitlines() if RESULTS.exists() else []
+    return any(line.startswith(command + (" " if more else "`")) and date.today().isoformat() in line for line in lines)
+
+
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
     answer = argparse.ArgumentParser(prog="python -m experiments.benchmarks", description=__doc__.splitlines()[0])
     answer.add_argument("--all", action="store_true")
     answer.add_argument("--only", nargs="+", default=[], metavar="NAME", help=", ".join(COMMANDS))
     answer.add_argument("--skip", nargs="+", default=[], metavar="NAME")
+    answer.add_argument("--resume", action="store_true", help="leave out what results.md holds of today")
     return answer
 
 
