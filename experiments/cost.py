@@ -167,7 +167,7 @@ def workstation(hours: float) -> list[str]:
             "`--micro-batch 8` (docs/memory.md).",
             f"2. Disk: CheXpert-v1.0-small takes 11 GB, its crops {TRAIN * 224 ** 2 / 1e9:.1f} GB.",
             f"3. Time: all but the network took {(run['seconds'] - crops) / 60:.0f} minutes in that run, beside "
-            f"preparing crops; one row of Table 1 trains for about {hours:.0f} hours on two cores, so that a card is wanted: "
+            f"preparing crops; one row of Table 1 trains for about {hours:.0f} hours on two cores, so use a card: "
             "divide by the films/s above.", ""]
 
 
