@@ -74,14 +74,15 @@ class Member:
     def trace(self) -> None:
         """Make the network's graph now: for a process that answers again and again, a few films at a time.
 
-        Takes some seconds for a large network; a single film is answered sooner without. Nothing happens where there
-        is no graph (ONNX Runtime, PyTorch) or one for every number of films (JAX).
+        Takes some seconds for a large network. A film by itself is answered without, to the last digit as `predict`
+        answers it. Nothing happens where there is no graph (ONNX Runtime, PyTorch) or one for every number of films
+        (JAX).
         """
         if self.engine == "onnx" or commands.import_keras().backend.backend() != "tensorflow":
             return
         self.traced = True
         crop = next(iter(self.croppers.values())).size
-        for films in (1, 2):  # after a second number TensorFlow makes a graph for any
+        for films in (2, 3):  # after a second number TensorFlow makes a graph for any
             self.outputs(np.zeros((films, crop, crop), np.uint8))
 
     def inputs(self, crops: np.ndarray) -> np.ndarray:
@@ -132,7 +133,7 @@ class Member:
         from ..network.model import present
 
         inputs = self.inputs(crops)
-        if self.traced and len(inputs) <= batch_size:
+        if self.traced and 1 < len(inputs) <= batch_size:
             return present(self.model.predict_on_batch(inputs))
         if len(inputs) > FEW:
             return present(self.model.predict(inputs, batch_size=batch_size, verbose=0))
