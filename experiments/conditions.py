@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -66,9 +66,11 @@ class Ground:
             "run": [*place.QUICK, "--data", films, "--out", out, "--deterministic", "--no-export"],
         }[name]
 
-    def start(self, name: str, out: Path, *more: object, **options: object) -> subprocess.Popen:
-        """A command in a process of its own."""
-        words = [sys.executable, "-m", f"chexpert_hier.{name}", *map(str, self.arguments(name, out)), *map(str, more)]
+    def start(self, name: str, out: Path, *more: object, through: Sequence[str] = (), **options: object
+              ) -> subprocess.Popen:
+        """A command in a process of its own, begun by the program `through` where one is given."""
+        words = [*through, sys.executable, "-m", f"chexpert_hier.{name}",
+                 *map(str, (*self.arguments(name, out), *more))]
         return subprocess.Popen(words, text=True, cwd=self.home, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
                                 **{"env": self.env, **options})  # type: ignore[call-overload]
 
@@ -205,7 +207,7 @@ def group_of(pid: int) -> list[str]:
 # ---------------------------------------------------------------------------------------------------- surroundings
 
 def surroundings(ground: Ground) -> Iterator[Trial]:
-    """No HOME, no temporary folder, no shared memory, LANG=C, not root, the clock set back: the same files as ever."""
+    """No HOME, no temporary folder, no shared memory, LANG=C, no rights of root, the clock set back: the same files."""
     plain = {name: value for name, value in ground.env.items() if not name.startswith(("LANG", "LC_", "PYTHONUTF8"))}
     shifted = ground.home / "shifted"
     shifted.mkdir()
@@ -218,8 +220,10 @@ def surroundings(ground: Ground) -> Iterator[Trial]:
             (str(shifted), ground.env["PYTHONPATH"]))}},
     }
     if os.geteuid() == 0:
-        options["not root"] = {"user": 65534, "env": {**ground.env, "HOME": "/nonexistent"}}
-        options["no /dev/shm"] = {"shm": False}
+        options["root's rights given up (setpriv)"] = {"through": [
+            "setpriv", "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs"]}
+        options["no /dev/shm"] = {"through": ["unshare", "-m", "sh", "-c",
+                                              'mount -t tmpfs -o size=4k,ro none /dev/shm && exec "$@"', "sh"]}
     for what, how in options.items():
         for name in ("prepare", "predict", "evaluate", "phantom"):
             ground.alone(name)
@@ -231,14 +235,7 @@ def _elsewhere(ground: Ground, name: str, what: str, how: dict) -> str:
     folder.mkdir()
     folder.chmod(0o777)
     out = folder / name
-    if not how.pop("shm", True):
-        words = [sys.executable, "-m", f"chexpert_hier.{name}", *map(str, ground.arguments(name, out))]
-        process = subprocess.Popen(["unshare", "-m", "sh", "-c", "mount -t tmpfs -o size=0,ro none /dev/shm && exec "
-                                    '"$@"', "sh", *words], env=ground.env, cwd=ground.home, text=True,
-                                   stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    else:
-        process = ground.start(name, out, **how)
-    code, said = ended(process)
+    code, said = ended(ground.start(name, out, **how))
     return said or f"exit code {code}" if code else different(ground, name, out)
 
 

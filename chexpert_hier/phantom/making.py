@@ -20,7 +20,7 @@ import uuid
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import IO
@@ -234,9 +234,7 @@ def _draw_all(folder: Path, name: str, settings: dict, processes: int) -> dict[s
     draw = partial(_draw_patient, folder, name, settings)
     files = {table: _open_csv(folder / f"{table}.csv") for table in (*splits, *TRUTH_TABLES)}
     films = dict.fromkeys(splits, 0)
-    processes = 1 if len(numbers) < 40 else processes
-    pool = nullcontext() if processes == 1 else ProcessPoolExecutor(
-        processes, multiprocessing.get_context("spawn"), initializer=_start_worker)
+    pool = _pool(1 if len(numbers) < 40 else processes)
     bar = commands.Bar("phantom", len(numbers), "patients")
     try:
         with pool as executor:
@@ -255,6 +253,17 @@ def _draw_all(folder: Path, name: str, settings: dict, processes: int) -> dict[s
             handle.close()
     bar.close()
     return films
+
+
+def _pool(processes: int) -> AbstractContextManager[ProcessPoolExecutor | None]:
+    """Processes that draw; None where one is enough, or where the system has no shared memory to set up several."""
+    if processes == 1:
+        return nullcontext()
+    try:
+        return ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), initializer=_start_worker)
+    except (OSError, ImportError) as error:
+        _log.info("phantom: one process draws, for this system lacks what several need (%s)", error)
+        return nullcontext()
 
 
 def _open_csv(path: Path) -> IO[str]:

@@ -2,10 +2,12 @@
 
 import shutil
 import subprocess
+from dataclasses import replace
 
 import pytest
 from test_report import make_run
 
+from chexpert_hier import recipes
 from chexpert_hier.evaluate import __main__ as evaluate_command
 from chexpert_hier.report.page import write
 
@@ -42,6 +44,36 @@ def test_nothing_is_cut_off_at_any_width(browser, page, width):
     assert cut == 0 and [url for url in asked if not url.startswith(("file:", "data:"))] == []
     picture = tab.screenshot()
     assert picture[:4] == b"\x89PNG" and len(picture) > 10_000
+    tab.close()
+
+
+HOSTILE = ('<img src=x onerror="window.hit=1">', "<script>window.hit=1</script>",
+           "</td></table><svg onload=window.hit=1>",
+           "javascript:window.hit=1", "{{7*7}}${7*7}", "&lt;b&gt;", "\u202eedoc", "x" * 300)
+
+
+def test_hostile_labels_run_nothing_and_are_shown_as_they_are(browser, tmp_path):
+    recipe = replace(recipes.PHAM2019, policy="u-ones", reader="csv")
+    folder = make_run(tmp_path / "run", recipe, HOSTILE, {HOSTILE[1]: [HOSTILE[0]]}, root=HOSTILE[2])
+    evaluate_command.main(["--predictions", str(folder / "predictions.csv"), "--truth", str(folder / "truth.csv"),
+                           "--out", str(folder / "judged"), "--replicates", "20", "--tree", "flat", "--quiet"])
+    for page in (write(folder, replicates=20), folder / "judged" / "evaluation.html"):
+        _look_at_hostile(browser.new_page(), page)
+
+
+def _look_at_hostile(tab, page):
+    said, asked = [], []
+    tab.on("dialog", lambda dialog: said.append(dialog.message))
+    tab.on("pageerror", lambda error: said.append(str(error)))
+    tab.on("request", lambda request: asked.append(request.url))
+    tab.goto(page.as_uri())
+    for folded in tab.query_selector_all("summary"):
+        folded.click()
+    words = tab.inner_text("body")
+    assert tab.evaluate("window.hit") is None and said == []
+    assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
+    assert tab.query_selector("a[href^=javascript]") is None
+    assert all(label in words for label in HOSTILE[:6]), page.name
     tab.close()
 
 
