@@ -8,7 +8,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from contextlib import contextmanager
 from types import FrameType, ModuleType
 from typing import TYPE_CHECKING, NoReturn, TypeVar, cast
 
@@ -18,7 +19,9 @@ from .files import raise_if_disk
 if TYPE_CHECKING:
     from rich.progress import Progress
 
+log = logging.getLogger("chexpert_hier")
 Item = TypeVar("Item")
+QUIET_FOR = 4.0  # seconds without a line in a step that is new
 LONGEST = 1000  # characters of an error's line
 INTERRUPTED = "interrupted; what is finished is kept, run the command again (with --resume where it has one)"
 TERMINATED = INTERRUPTED.replace("interrupted", "stopped by SIGTERM", 1)
@@ -102,16 +105,36 @@ def answer(main: Callable[[list[str] | None], int | None], argv: list[str] | Non
     return code
 
 
+class _Screen:
+    """What stderr shows: when it last said something, and the bars that are open, the innermost last."""
+
+    def __init__(self) -> None:
+        self.said = time.monotonic()
+        self.bars: list[Bar] = []
+        self.kept: int | None = None  # a copy of the file descriptor 2 while that leads nowhere
+
+    def say(self, line: str) -> None:
+        """A line that forges nothing."""
+        self.said = time.monotonic()
+        if self.kept is not None and sys.stderr is sys.__stderr__:
+            os.write(self.kept, f"{printable(line)}\n".encode())
+        else:
+            print(printable(line), file=sys.stderr, flush=True)
+
+
+_SCREEN = _Screen()
+
+
 class _ToStderr(logging.Handler):
     """Log records as lines that forge nothing; on whatever stderr is by then, which a progress bar exchanges."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        print(printable(self.format(record)), file=sys.stderr, flush=True)
+        _SCREEN.say(self.format(record))
 
 
 def _answer(main: Callable[[list[str] | None], int | None], argv: list[str] | None) -> int:
     # TensorFlow's start-up notes are not the user's business, nor which instructions oneDNN has chosen.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     logging.basicConfig(level=logging.INFO, handlers=[_ToStderr()], format="%(message)s")
     logging.getLogger("tensorflow").setLevel(logging.ERROR)  # nor where it puts a SavedModel's parts, nor its retracing
     try:
@@ -158,7 +181,7 @@ def import_keras() -> ModuleType:
         the module keras.
     """
     sys.stderr.flush()
-    kept = os.dup(2)
+    kept = _SCREEN.kept = os.dup(2)
     try:
         with open(os.devnull, "wb") as nowhere:
             os.dup2(nowhere.fileno(), 2)
@@ -168,6 +191,7 @@ def import_keras() -> ModuleType:
             keras.distribution.list_devices()
         return cast(ModuleType, keras)
     finally:
+        _SCREEN.kept = None
         os.dup2(kept, 2)
         os.close(kept)
 
@@ -226,6 +250,7 @@ class Bar:
         self.live: Progress | None = None
         if sys.stderr.isatty() and not self.quiet:
             self._begin_live()
+        _SCREEN.bars.append(self)
 
     def add(self, count: int = 1) -> None:
         """Count `count` more items as done."""
@@ -235,7 +260,12 @@ class Bar:
         if self.live is not None:
             self.live.update(self.task, completed=self.done, rate=self._rate())
         elif time.monotonic() - self.shown >= 30.0:
-            self.shown = time.monotonic()
+            self.show()
+
+    def show(self) -> None:
+        """A line with the state of things, where no line on a terminal is redrawn."""
+        self.shown = time.monotonic()
+        if self.live is None and not self.quiet:
             self._print(self._rate())
 
     def close(self) -> None:
@@ -243,6 +273,8 @@ class Bar:
         seconds = time.monotonic() - self.start
         if self.live is not None:
             self.live.stop()
+        if self in _SCREEN.bars:
+            _SCREEN.bars.remove(self)
         if not self.quiet:
             self._print(f"{seconds:.0f} s")
         self.quiet, self.live = True, None
@@ -251,7 +283,8 @@ class Bar:
         from rich import console, progress
 
         live = progress.Progress(
-            progress.TextColumn("{task.description}", markup=False), progress.BarColumn(bar_width=24),
+            progress.SpinnerColumn(), progress.TextColumn("{task.description}", markup=False),
+            progress.BarColumn(bar_width=24),
             progress.MofNCompleteColumn(), progress.TextColumn(self.unit, markup=False),
             progress.TextColumn("{task.fields[rate]}", markup=False), transient=True,
             console=console.Console(stderr=True))
@@ -270,7 +303,47 @@ class Bar:
 
     def _print(self, end: str) -> None:
         line = f"{self.what}: {self.done:,}/{self.total:,} {self.unit}" + (f", {end}" if end else "")
-        print(printable(line), file=sys.stderr, flush=True)
+        _SCREEN.say(line)
+
+
+class Steps:
+    """The steps of a long command, each announced as "step 4 of 8: training", none silent for long.
+
+    While a step goes on and nothing else is said, a line tells what it is at: every 4 s in the first ten minutes, then
+    less often, in the end every 30 s.
+
+    Args:
+        names: all steps, in order.
+    """
+
+    def __init__(self, names: Sequence[str]):
+        self.names = list(names)
+
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        """The step of that name, from beginning to end."""
+        log.info("step %d of %d: %s", self.names.index(name) + 1, len(self.names), name)
+        over = threading.Event()
+        beat = threading.Thread(target=_speak, args=(name, over), daemon=True)
+        if log.isEnabledFor(logging.INFO):
+            beat.start()
+        try:
+            yield
+        finally:
+            over.set()
+
+
+def _speak(name: str, over: threading.Event) -> None:
+    """Say how a step stands whenever nothing else is said, until it is over."""
+    began = time.monotonic()
+    while not over.wait(0.5):
+        now = time.monotonic()
+        if now - _SCREEN.said < min(max(QUIET_FOR, (now - began) / 150), 30.0):
+            continue
+        if not _SCREEN.bars:
+            _SCREEN.say(f"{name}: {now - began:.0f} s")
+        elif _SCREEN.bars[-1].live is None:  # else its line moves
+            _SCREEN.bars[-1].show()
 
 
 def _duration(seconds: float) -> str:

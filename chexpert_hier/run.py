@@ -41,6 +41,8 @@ log = logging.getLogger("chexpert_hier.run")
 LARGE = 1_000_000  # weights; a smaller network is exported sooner than a process for the pictures has started
 CHECKED_FILMS = 100  # sent through the reloaded SavedModel
 
+STEPS = ("films", "network", "crops", "training", "predictions", "evaluation", "export", "report")
+
 PHANTOM_FILMS: dict[str, Any] = {"patients": 1400, "valid_patients": 350, "seed": 0, "report_noise": 0.3,
                                  "laterals": False, "most_studies": 3}
 
@@ -114,12 +116,13 @@ def main(argv: list[str] | None = None) -> int:
     with ExitStack() as held:
         if not new:
             held.enter_context(locked(out))
-        job = _checked(settings)  # before a new folder appears
+        steps = commands.Steps([step for step in STEPS if step != "export" or not args.no_export])
+        job = _checked(settings, steps)  # before a new folder appears
         if new:
             held.enter_context(locked(out))
             _check_out(out, args.resume)
         remove_leftovers(out)
-        _run(args, job, out, held.enter_context(unless_kept(out, made)) if new else lambda: None)
+        _run(args, job, out, steps, held.enter_context(unless_kept(out, made)) if new else lambda: None)
     return 0
 
 
@@ -143,27 +146,29 @@ class Job:
     selftrained: np.ndarray | None
 
 
-def _checked(settings: Settings) -> Job:
+def _checked(settings: Settings, steps: commands.Steps) -> Job:
     """Open all that a run is given; nothing is written.
 
     Raises:
         InputError: data, weights or a flag cannot be used.
     """
-    settings = _with_data(settings)
-    dataset, bad = _dataset(settings)
+    with steps("films"):
+        settings = _with_data(settings)
+        dataset, bad = _dataset(settings)
     tree, recipe = hierarchy.named(settings.tree, dataset.labels), settings.recipe
     selftrained = _selftrained(settings, dataset.split("train"))
     log.info("recipe: %s, %s, policy %s%s", recipe.name, recipe.arch, recipe.policy,
              f" ({'; '.join(recipe.notes)})" if recipe.notes else "")
-    _set_up_keras(recipe, settings.deterministic)
-    from .network import model
+    with steps("network"):
+        _set_up_keras(recipe, settings.deterministic)
+        from .network import model
 
-    network = model.build_model(recipe.arch, dataset.labels, recipe.weights, recipe.image_size, recipe.built_head,
-                                seed=recipe.seed, batchnorm_momentum=recipe.batchnorm_momentum)
+        network = model.build_model(recipe.arch, dataset.labels, recipe.weights, recipe.image_size, recipe.built_head,
+                                    seed=recipe.seed, batchnorm_momentum=recipe.batchnorm_momentum)
     return Job(settings, dataset, bad, tree, network, selftrained)
 
 
-def _run(args: argparse.Namespace, job: Job, out: Path, keep: Callable[[], None]) -> None:
+def _run(args: argparse.Namespace, job: Job, out: Path, steps: commands.Steps, keep: Callable[[], None]) -> None:
     """All steps; each says what it does and leaves its files in `out`, which stays from `keep` on."""
     from .datasets import presence
     from .training import stages
@@ -171,16 +176,20 @@ def _run(args: argparse.Namespace, job: Job, out: Path, keep: Callable[[], None]
     settings, tree, network, recipe = job.settings, job.tree, job.network, job.settings.recipe
     if job.bad:
         presence.write_bad(job.bad, out / "skipped.csv")
-    source = _source(settings, job.dataset, out, backbones.backbone_of(recipe.arch).native)
+    with steps("crops"):
+        source = _source(settings, job.dataset, out, backbones.backbone_of(recipe.arch).native)
     train, valid, judged = source.films("train"), source.films("valid"), _judged(recipe, source)
     seen = {"positives_seen": positives_seen(recipe, tree, train)} if recipe.conditional else {}
     _write_facts(out, _facts(settings, source, args.command) | seen, source)
     keep()
-    stages.train(stages.Training(
-        recipe, tree, network, train, valid, out, resume=args.resume, selftrained=job.selftrained,
-        tensorboard=args.tensorboard, checkpoint_every=settings.checkpoint_every))
-    answers = _predict(recipe, tree, network, judged, out)
-    result = _evaluate(recipe, tree, judged, answers, out)
+    with steps("training"):
+        stages.train(stages.Training(
+            recipe, tree, network, train, valid, out, resume=args.resume, selftrained=job.selftrained,
+            tensorboard=args.tensorboard, checkpoint_every=settings.checkpoint_every))
+    with steps("predictions"):
+        answers = _predict(recipe, tree, network, judged, out)
+    with steps("evaluation"):
+        result = _evaluate(recipe, tree, judged, answers, out)
     from .finished import members
     from .report import page
 
@@ -188,8 +197,10 @@ def _run(args: argparse.Namespace, job: Job, out: Path, keep: Callable[[], None]
     with page.drawn_beside(result, out, apart, settings.data) as drawn:
         member = members.open_run(out, network=network)
         if not args.no_export:
-            _export(member, judged, answers)
-        page.write(out, member=member, drawn=drawn())
+            with steps("export"):
+                _export(member, judged, answers)
+        with steps("report"):
+            page.write(out, member=member, drawn=drawn())
     if args.mlflow is not None:
         tracking.log_run(out, args.mlflow or None)
     print(f"run folder: {out}\nreport: {out / 'report.html'}")

@@ -2,9 +2,12 @@
 
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
+import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -147,9 +150,25 @@ def test_progress_on_a_terminal_is_one_line_that_goes_away(monkeypatch):
     bar.add(100)
     assert bar._rate() == "10/s, 80 s left"
     bar.close()
-    assert "crops" in terminal.getvalue() and terminal.getvalue().endswith("crops: 400/1,200 films, 0 s\n")
+    assert "crops" in terminal.getvalue() and re.search(r"crops: 400/1,200 films, \d+ s\n$", terminal.getvalue())
+    before = terminal.getvalue()
     bar.close()
-    assert terminal.getvalue().count("400/1,200 films, 0 s") == 1
+    assert terminal.getvalue() == before
+
+
+def test_steps_are_counted_and_none_is_silent_for_long(monkeypatch, capsys, caplog):
+    monkeypatch.setattr(commands, "QUIET_FOR", 0.3)
+    logging.getLogger("chexpert_hier").setLevel(logging.INFO)
+    steps = commands.Steps(["films", "training"])
+    with caplog.at_level(logging.INFO, logger="chexpert_hier"), steps("training"):
+        time.sleep(1.2)
+        with closing(commands.Bar("epoch 1/4", 7)):
+            time.sleep(1.2)
+    said = capsys.readouterr().err
+    assert "step 2 of 2: training" in caplog.text
+    assert re.search(r"^training: \d+ s$", said, re.M) and said.count("epoch 1/4: 0/7 films\n") >= 1
+    time.sleep(1.2)
+    assert capsys.readouterr().err == ""  # over is over
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0 s"), (89, "89 s"), (91, "2 min"), (3600, "60 min"),

@@ -13,7 +13,6 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -23,7 +22,7 @@ from ..files import locked, write_text
 from ..finished.asked import Film
 from ..finished.members import Member
 from ..labels import COMPETITION_LABELS
-from .maps import METHODS, PLACES, draw, film_maps, layer_of, map_file, summary_rows, thresholds
+from .maps import METHODS, PLACES, draw, film_maps, layer_of, map_file, resolution, summary_rows, thresholds
 from .overlays import FilmMaps, read_maps
 
 log = logging.getLogger("chexpert_hier.heatmaps")
@@ -71,20 +70,13 @@ def main(argv: list[str] | None = None) -> int:
     for label in labels:
         one_of("label (--labels)", label, member.labels)
     layer = "last" if args.method == "cam" else layer_of(member.model, args.layer) or "last"
-    log.info("maps of the layer %s", _resolution(member.model, layer))
+    log.info("maps of the layer %s", resolution(member, layer))
     with locked(args.out):
         rows, drawn = _draw_all(args, member, films, labels, layer)
     print(f"{drawn} maps of {len({row[0] for row in rows})} films in {args.out}" + (
         "" if drawn == len(rows) else f"; {len(rows) - drawn} findings are called absent and not drawn (--all draws "
         "them)"))
     return 0
-
-
-def _resolution(model: Any, layer: str) -> str:
-    from ..network.maps import map_model
-
-    rows, columns = map_model(model, None if layer == "last" else layer)[0].output_shape[1:3]
-    return f"{layer}: {rows} x {columns} cells"
 
 
 def _draw_all(args: argparse.Namespace, member: Member, films: Sequence[Film], labels: tuple[str, ...],

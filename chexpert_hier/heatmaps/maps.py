@@ -96,6 +96,18 @@ def layer_of(model: Any, asked: str = "auto") -> str | None:
     return fine[-1] if fine else None
 
 
+def resolution(member: Any, layer: str = "auto") -> str:
+    """The layer whose maps are drawn for a run (see `layer_of`), and how many cells they have, in words."""
+    if member.engine == "onnx":
+        name, (rows, columns) = "last", member.model.grid
+    else:
+        from ..network.maps import map_model
+
+        cut = layer_of(member.model, layer)
+        name, (rows, columns) = cut or "last", map_model(member.model, cut)[0].output_shape[1:3]
+    return f"{name}: {rows} x {columns} cells"
+
+
 def class_activation(maps: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """M_c = Σ_k w_kc f_k.
 

@@ -118,10 +118,11 @@ def _why_failed(left_out: Sequence[tuple[str, str]], count: int) -> str:
 def _to_screen(engine: Engine, films: list[Film], seen: Callable | None) -> tuple[list[str], list[tuple[str, str]]]:
     """Print the answers; gives the films' flags, and the films left out."""
     flags, left_out = [], []
-    if engine.validation:
-        log.info("%s", answers.legend(engine.validation, engine.views.draws))
     for start in range(0, len(films), CHUNK):
         table, bad = answer_files(engine, films[start:start + CHUNK], skip_bad=True, seen=seen)
+        calls = table.filter(regex=r" \[call\]$")
+        if engine.validation and len(films) == 1 and calls.notna().any(axis=None):  # only then calls are printed
+            log.info("%s", answers.legend(engine.validation, engine.views.draws))
         text = answers.as_text(table, engine.tree, engine.validation)
         if text:
             print(commands.printable(text))
@@ -138,6 +139,8 @@ def _drawer(args: argparse.Namespace, engine: Engine) -> Callable[[list[Read]], 
     if isinstance(member, Saved):
         raise InputError(f"{member.folder}: --heatmaps needs the run folder")
     chosen = [label for label in labels.COMPETITION_LABELS if label in member.labels] or list(member.labels)
+    log.info("maps of the layer %s; findings called absent get none", maps.resolution(member))
+    present = maps.thresholds(member.validation(), chosen)
 
     def draw(read: list[Read]) -> None:
         for lateral in (False, True):
@@ -146,7 +149,7 @@ def _drawer(args: argparse.Namespace, engine: Engine) -> Callable[[list[Read]], 
                 some = part[start:start + args.batch_size]
                 found = maps.film_maps(member, [one.film for one in some], [one.grey for one in some], chosen)
                 for film_maps, one in zip(found, some):
-                    maps.draw(args.heatmaps, film_maps, one.grey)
+                    maps.draw(args.heatmaps, film_maps, one.grey, present=present)
 
     return draw
 

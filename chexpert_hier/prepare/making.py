@@ -131,7 +131,8 @@ def _make(dataset: Dataset, recipe: Recipe, out: Path, plan: dict, skip_bad: boo
     except OSError as error:
         raise_if_disk(error, out)
         raise
-    bar.close()
+    finally:
+        bar.close()
     _finish(dataset, out, plan, croppers, [film for chunk in sorted(done) for film in done[chunk]])
 
 

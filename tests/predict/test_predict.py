@@ -15,7 +15,8 @@ from chexpert_hier.errors import InputError
 from chexpert_hier.films.decode import read_film
 from chexpert_hier.finished import asked, operating
 from chexpert_hier.finished.members import open_run
-from chexpert_hier.labels import CHEXPERT_LABELS
+from chexpert_hier.heatmaps.maps import map_file
+from chexpert_hier.labels import CHEXPERT_LABELS, COMPETITION_LABELS
 from chexpert_hier.predict import __main__ as predict_command
 from chexpert_hier.predict import answers, reading
 
@@ -154,9 +155,14 @@ def test_dicom_is_answered_as_the_same_film_and_no_name_gets_out(run, frontal, t
 
 def test_heatmaps_are_drawn_beside_the_answer(run, frontal, tmp_path, capsys):
     ask(capsys, *frontal[:2], "--model", run, "--heatmaps", tmp_path / "maps", "--quiet")
-    pictures = sorted((tmp_path / "maps").glob("*Edema.png"))
-    assert len(pictures) == 2 and cv2.imread(str(pictures[0])).shape[:2] == read_film(frontal[0]).shape
-    assert len(list((tmp_path / "maps").glob("*.png"))) == 10
+    pictures = sorted(file.name for file in (tmp_path / "maps").glob("*.png"))
+    ask(capsys, *frontal[:2], "--model", run, "--out", tmp_path / "calls.csv", "--quiet")
+    calls = pd.read_csv(tmp_path / "calls.csv")  # what is called absent gets no map
+    expected = sorted(map_file(tmp_path, row["Path"], f" {label}.png").name for _, row in calls.iterrows()
+                      for label in COMPETITION_LABELS if row[f"{label} [call]"] == 1)
+    assert pictures == expected and 0 < len(expected) < 10
+    first = tmp_path / "maps" / pictures[0]
+    assert cv2.imread(str(first)).shape[:2] in {read_film(film).shape for film in frontal[:2]}
 
 
 # ---------------------------------------------------------------------------------------------------- odd films
