@@ -17,6 +17,7 @@ import numpy as np
 
 from ..errors import InputError, one_of
 from ..films.augment import plain_window
+from ..finished import operating
 from .overlays import FilmMaps, overlay, rectified, write_maps, write_png
 
 log = logging.getLogger("chexpert_hier.heatmaps")
@@ -253,10 +254,10 @@ def map_file(out: Path, name: str, ending: str) -> Path:
 
 
 def thresholds(validation: dict | None, labels: Sequence[str]) -> dict[str, float]:
-    """From which probability on a finding is called present: the run's operating points, 0.5 where it has none."""
-    points = validation["labels"] if validation else {}
-    return {label: points[label]["threshold"] if points.get(label, {}).get("threshold") is not None else 0.5
-            for label in labels}
+    """From which probability on a finding is called present, as predict calls it; 0.5 where the run has no point."""
+    points = operating.thresholds(validation, labels)
+    points = np.where(np.isnan(points), 0.5, points - operating.SLACK * np.abs(points))
+    return dict(zip(labels, points.tolist()))
 
 
 def draw(out: Path, maps: FilmMaps, grey: np.ndarray, threshold: float = 0.0,
