@@ -274,3 +274,42 @@ def test_the_notes_of_an_evaluation():
     assert "The mean of five is over 4 labels; without AUROC: Edema." in four
     one = judged(predicted[["Path", "Edema"]], truth, replicates=0, threshold={"Hernia": 0.5}).notes
     assert "The mean of 1 is over 1 label." in one and "No threshold was given for Edema." in one
+
+
+def test_one_study_and_none():
+    one = pd.DataFrame({aggregate.KEY: ["a", "b"], aggregate.JOINED: ["s", "s"], "A": [1.0, 0.0]}, index=[7, 9])
+    for kind, expected in (("truth", [1.0]), ("score", [1.0])):
+        found = aggregate.aggregate(one, "study", "max", ["A"], kind)
+        assert found["A"].tolist() == expected and list(found.columns) == [aggregate.KEY, aggregate.JOINED, "A"]
+        assert found.index.tolist() == [0]
+        assert len(aggregate.aggregate(one.iloc[:0], "study", "max", ["A"], kind)) == 0
+
+
+def test_scores_and_truths_side_by_side():
+    columns = ["Path", "Edema_Pred", "Edema_GT", "Edema_AE", "Mass"]
+    assert names.label_columns(columns, "x.csv") == {"edema": "Edema_Pred"}
+    assert names.label_columns(columns, "x.csv", "truth") == {"edema": "Edema_GT"}
+    assert names.label_columns(["Edema_Pred", "Mass"], "x.csv") == {"edema": "Edema_Pred", "mass": "Mass"}
+    assert names.label_columns(["Edema_GT", "Mass"], "x.csv", "truth") == {"edema": "Edema_GT", "mass": "Mass"}
+    pairs = names.paired_labels({"pleural effusion": "Pleural Effusion"}, {"effusion": "Effusion"})
+    assert pairs == [("Pleural Effusion", ("Pleural Effusion",), ("Effusion",))]
+    assert names.paired_labels({"mass": "Mass"}, {"lung lesion": "Lung Lesion"}) == []   # a part is not the whole
+
+
+def test_columns_to_split_by_are_looked_for_before_anything_is_computed():
+    cases = joined(*tables(films=6, patients=6))
+    subgroups.require_columns(cases, ["Sex", "Age"])
+    with pytest.raises(InputError, match="column 'Ward'"):
+        subgroups.require_columns(cases, ["Sex", "Ward"])
+    parts = subgroups.subgroups(cases, ["Sex", "Age"], evaluate.intervals.Resampling(2))
+    assert parts.index.tolist() == list(range(len(parts))) and set(parts["by"]) == {"Sex", "Age"}
+    assert "1 of 1 checks (100.00 %)" in tree.Totals(1, 1, 1).in_words
+
+
+def test_the_patients_of_the_truth_are_those_of_the_scores_too():
+    known = side(["a/f1.png", "a/f2.png", "a/f3.png"], patients=["P", "P", "Q"])
+    found = units.to_common_unit(side(["b/f1.png", "b/f2.png", "b/f3.png"]), known, "patient", "both", [])
+    assert found.scored[aggregate.JOINED].tolist() == ["P", "P", "Q"] == found.known[aggregate.JOINED].tolist()
+    lateral = [f"a/patient00001/study{k}/view1_{view}.jpg" for k, view in enumerate(["lateral", "frontal"])]
+    kept = units.to_common_unit(side(lateral), side(lateral), "film", "frontal", []).known
+    assert kept.index.tolist() == [0] and list(kept.columns) == [aggregate.KEY, units.PATIENT, aggregate.JOINED]
