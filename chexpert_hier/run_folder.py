@@ -113,7 +113,9 @@ def patients_of(run: Path, films: list[str]) -> list[str]:
 def is_synthetic(facts: dict[str, Any]) -> bool:
     """Whether a run was trained on drawn films, so that its answers mean nothing for real ones."""
     data = facts["data"]
-    return bool(data.get("synthetic")) or data["name"].startswith("phantom") or facts["recipe"]["name"] == "phantom"
+    if "synthetic" in data:
+        return bool(data["synthetic"])
+    return bool(data["name"].startswith("phantom") or facts["recipe"]["name"] == "phantom")  # runs of before
 
 
 def data_folders(facts: dict[str, Any]) -> list[Path]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from chexpert_hier import recipes, schema
+from chexpert_hier import recipes, run_folder, schema
 from chexpert_hier.errors import InputError
 
 
@@ -75,3 +75,11 @@ def test_every_single_change_of_a_recipe_is_read_or_refused_in_one_line():
                     assert "\n" not in str(error) and str(error).startswith("run/recipe.json")
     assert counts["refused"] > 10 * len(whole)
     assert counts["read"] > 0
+
+
+def test_a_run_is_synthetic_by_its_films_not_by_its_recipe():
+    def facts(**data):
+        return {"data": {"name": "nih", **data}, "recipe": {"name": "phantom"}}
+
+    assert not run_folder.is_synthetic(facts(synthetic=False)) and run_folder.is_synthetic(facts(synthetic=True))
+    assert run_folder.is_synthetic(facts())                           # a run of before: nothing else tells
