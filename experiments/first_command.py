@@ -34,7 +34,8 @@ def main(argv: list[str] | None = None) -> int:
     lines = ["# The README's first command", "",
              f"`python {' '.join(COMMAND)}`, {time.strftime('%Y-%m-%d')}, {os.cpu_count()} cores {platform.machine()}, "
              f"no GPU: {found.seconds:.0f} seconds from start to end ({found.processor:.0f} of processor time), "
-             f"drawing the films included, installation not; at most {found.peak() / 2**30:.1f} GiB of memory.",
+             f"drawing the films included, installation not; at most {found.peak() / 2**30:.1f} GiB of memory, load "
+             f"{os.getloadavg()[0]:.1f} when it ended.",
              f"{films['train']:,} training and {films['valid']:,} validation films, all synthetic; "
              f"{', '.join(f'{stage} {len(part)} epochs' for stage, part in log.groupby('stage'))}. These numbers say "
              "that the method works end to end, and nothing about real films.", "",
