@@ -86,7 +86,8 @@ def parser() -> argparse.ArgumentParser:
     add("--cache", nargs="?", const="auto", metavar="DIR", help="crops prepared by chexpert_hier.prepare; without DIR "
         "they are prepared beside the run folder")
     add("--skip-bad", action="store_true", help="leave out films that cannot be read and list them in the run folder")
-    add("--deterministic", action="store_true", help="same seed, same machine: the same numbers, bit for bit (slower)")
+    add("--deterministic", action="store_true", help="same seed, machine and number of threads: the same "
+        "numbers, bit for bit (slower)")
     add("--checkpoint-every", type=int, default=0, metavar="N", help="also save within epochs, after every N batches")
     add("--no-paths", action="store_true", help="keep in the run folder no place of a file on this machine, and no "
         "command line; --resume then needs --data (and --cache, --weights) again")
