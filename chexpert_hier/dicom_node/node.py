@@ -103,6 +103,12 @@ class Node:
         Raises:
             ArchiveError: the archive is away, busy or full; the place stays before what is not done.
         """
+        try:
+            return self._round()
+        except RefusedError as error:  # of a question that is no film's own, as while an archive starts
+            raise ArchiveError(f"{self.archive.address}: {error}") from None
+
+    def _round(self) -> int:
         self.archive.look(self.ledger)
         done = 0
         for name, about in self.ledger.waiting().items():

@@ -190,7 +190,7 @@ def test_a_growing_series_is_waited_for_and_one_that_went_is_forgotten(place):
 
 def test_an_archive_that_is_away_or_full_is_waited_for(place):
     archive, sleeps = three(), []
-    archive.trouble = {1: ArchiveError("away"), 2: ArchiveError("away"), 9: ArchiveError("full")}
+    archive.trouble = {1: ArchiveError("away"), 2: GoneError("no such page yet"), 9: ArchiveError("full")}
     make_node(archive, place(), sleeps=sleeps).once()
     assert set(archive.kept) == expected("a", "b") and sleeps == [1.0] * 3
     forever = three()

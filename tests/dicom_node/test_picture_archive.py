@@ -201,7 +201,7 @@ def test_the_archive_is_restarted_and_two_workers_follow_it(server, run, tmp_pat
         time.sleep(3)
         workers[0].send_signal(signal.SIGTERM)
         workers[1].send_signal(signal.SIGINT)
-        assert [worker.wait(60) for worker in workers] == [143, 130]
+        assert [worker.wait(60) for worker in workers] == [143, 130], [log.read_text()[-2000:] for log in logs]
     finally:
         for worker in workers:
             worker.kill()
