@@ -22,7 +22,8 @@ font:16px/1.55 system-ui,sans-serif}pre{overflow-x:auto;padding:.8rem;border:1px
 table{border-collapse:collapse;display:block;overflow-x:auto}
 th,td{border:1px solid #8885;padding:.25rem .6rem;text-align:left}
 nav a{margin-right:1rem}img{max-width:100%;background:#fff}.gallery{display:grid;gap:1.5rem;
-grid-template-columns:repeat(auto-fill,minmax(18rem,1fr))}figure{margin:0}figcaption{font-size:.85rem}"""
+grid-template-columns:repeat(auto-fill,minmax(18rem,1fr))}figure{margin:0}
+figcaption{font-size:.85rem;overflow-wrap:anywhere}nav a{display:inline-block}"""
 NAVIGATION = (("README.html", "Start"), ("docs/tutorials/reproduce.html", "Reproduce"),
               ("docs/tutorials/own_data.html", "Own data"), ("docs/tutorials/serve.html", "Serve"),
               ("docs/tutorials/compare.html", "Compare"), ("docs/results.html", "Results"), ("gallery.html", "Gallery"),
