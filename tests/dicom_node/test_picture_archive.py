@@ -194,7 +194,8 @@ def test_the_archive_is_restarted_and_two_workers_follow_it(server, run, tmp_pat
         wait_for(lambda: len(server.series("SR")) == 1, workers[0], logs[0])
         server.post(dicom(frontal[2], 2))  # and down before the second in which it becomes stable is over
         server.stop(kill=True)
-        time.sleep(2)
+        for worker, log in zip(workers, logs):
+            wait_for(lambda log=log: "does not answer; again in" in log.read_text(), worker, log)
         server.start()
         server.post(dicom(frontal[3], 3))
         wait_for(lambda: len(server.series("SR")) == 3 == len(server.series("OT")), workers[0], logs[0])
