@@ -393,3 +393,21 @@ def test_without_resamples_there_is_no_interval_and_decisions_have_their_own():
                   for part in rows]
     np.testing.assert_allclose([found["difference_low"], found["difference_high"]], np.nanquantile(drawn, [.025, .975]))
     assert found["mcc_first"] == 1 and found["difference"] < -0.5
+
+
+def test_intervals_are_those_of_their_own_measure():
+    cases = few(12)
+    found = intervals.rank_table(cases, intervals.Resampling(50, 4))
+    rank = ranking.Ranks.of(cases.scores[:, 0], cases.truth[:, 0], cases.patients, 40)
+    drawn = rank.measure(np.concatenate(list(ranking.resamples(40, 50, 4)), 1))
+    row = found.table.iloc[0]
+    for name, values in (("auroc", drawn.auroc), ("average_precision", drawn.average_precision)):
+        np.testing.assert_allclose([row[f"{name}_low"], row[f"{name}_high"]], np.nanquantile(values, [0.025, 0.975]))
+
+
+def test_influences_of_patients_with_films_of_both_kinds():
+    random = np.random.default_rng(0)
+    truth, scores, patients = (np.arange(90) % 3 == 0).astype(float), random.random((90, 1)), np.arange(90) // 3
+    found = variance.influence(scores, truth, patients, 30)
+    covariance = evaluate.delong(scores, truth, patients).covariance[0, 0]
+    assert comparison.variance_of(found[:, 0]) == pytest.approx(covariance, rel=1e-9)

@@ -313,3 +313,44 @@ def test_the_patients_of_the_truth_are_those_of_the_scores_too():
     lateral = [f"a/patient00001/study{k}/view1_{view}.jpg" for k, view in enumerate(["lateral", "frontal"])]
     kept = units.to_common_unit(side(lateral), side(lateral), "film", "frontal", []).known
     assert kept.index.tolist() == [0] and list(kept.columns) == [aggregate.KEY, units.PATIENT, aggregate.JOINED]
+
+
+def test_several_systems_in_columns_with_their_own_notes():
+    predicted, truth = tables(films=60, patients=60, labels=("Edema", "Atelectasis"))
+    raw = predicted.assign(Edema=predicted["Edema"] * 3)
+    results = [judged(table, truth, replicates=5, name=name, curves=False) for name, table in (
+        ("a", predicted), ("raw scores", raw))]
+    lines = terminal.report(evaluate.Findings(results))
+    means = [result.table["auroc"].iloc[-1] for result in results]
+    assert lines[1] == "               positives      a  raw scores"
+    assert lines[4] == f"  mean of 2    {results[0].table['positives'].iloc[-1]:>9}  {means[0]:.3f}  {means[1]:>10.3f}"
+    assert "  - The mean of 2 is over 2 labels." in lines
+    assert sum(line.startswith("  - raw scores: ") and "outside [0, 1]" in line for line in lines) == 1
+    other = judged(predicted[["Path", "Edema"]], truth, replicates=5, name="b", curves=False)
+    row = terminal.report(evaluate.Findings([results[0], other]))[4]
+    assert row.split()[-1] == "–"                                     # another mean is not set beside it
+
+
+def test_the_lines_of_a_paper_table():
+    result = judged(*tables(films=60, patients=60, labels=("Edema", "Atelectasis")), replicates=5, curves=False)
+    lines = paper.paper_table(evaluate.Findings([result]), "markdown").text.splitlines()
+    assert lines[2] == "| Label | Positives | AUROC | Average precision | Sensitivity | Specificity |"
+    assert lines[3] == "|---|---:|---:|---:|---:|---:|" and lines[-1].startswith("| mean of 2 | ")
+    tex = paper.paper_table(evaluate.Findings([result]), "latex").text.splitlines()
+    rules = [place for place, line in enumerate(tex) if line == "\\midrule"]
+    mean = next(place for place, line in enumerate(tex) if line.startswith("mean of 2 & "))
+    assert len(rules) == 2 and rules[1] == mean - 1
+
+
+def test_a_meta_file_joins_its_first_row_of_a_case():
+    about = pd.DataFrame({"Sex": ["F", "M", "F"]})
+    meta = pd.DataFrame({"Patient": list("QPP"), "Site": ["s1", "s2", "s3"], "Sex": list("xyz")}, index=[5, 6, 7])
+    meta.attrs = {"source": "m.csv", "key": "Patient"}
+    notes = []
+    found = units.with_meta(about, meta, pd.Series(["a", "b", "c"]), np.array(["P", "Q", "R"]), "film", notes)
+    assert found["Site"].tolist()[:2] == ["s2", "s1"] and pd.isna(found["Site"][2])
+    assert found["Sex"].tolist()[:2] == ["y", "x"] and found.index.tolist() == [0, 1, 2]
+    assert notes == ["m.csv: 1 of 3 cases are not in it; they are unknown in its columns.",
+                     "m.csv: its Sex replace the truth file's."]
+    with pytest.raises(InputError, match="none of its 3 rows belongs to a judged case; found Q, expected such as X"):
+        units.with_meta(about, meta, pd.Series(["a", "b", "c"]), np.array(["X", "Y", "Z"]), "film", [])
