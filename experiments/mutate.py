@@ -507,14 +507,15 @@ def write_table(work: Path) -> int:
             lists += [f"- `{name}`: {why.get(name, 'not yet explained')}" for name in one["survivors"]]
     total, left = (sum(one["tried"] for one in summaries), sum(len(one["survivors"]) for one in summaries))
     text = ["# Do the tests bite? Changes of one thing at a time, and whether a test notices", "",
-            "`python experiments/mutate.py MODULE TESTS --sample 120` for each row, then `--table`. Modules with more",
-            "than 120 changes: a random sample, seed 0. Survivors were tried once more by all tests of the row.", "",
+            "`python experiments/mutate.py MODULE TESTS --sample N` for each row, `--again` after tests were added,",
+            "then `--table`. Fewer tried than there are: a random sample (seed 0); a sample of 20 is of changes",
+            "in functions' bodies. Modules that are not listed have not been tried.", "",
             f"**{total - left} of {total} changes noticed ({1 - left / max(total, 1):.1%})**; "
             f"{sum(one['time'] for one in summaries)} of them by the time limit (endless loops).", "",
             "| module | tried | noticed | share | date | tests |", "|---|---|---|---|---|---|", *rows, "",
             "## What no test notices, and why", *lists, ""]
     (results / "mutations.md").write_text("\n".join(text), encoding="utf-8")
-    print("\n".join(text[6:9]), f"\n{unexplained} survivors without a reason")
+    print("\n".join(text[6:8]), f"\n{unexplained} survivors without a reason")
     return 0
 
 

@@ -324,6 +324,8 @@ def test_several_systems_in_columns_with_their_own_notes():
     means = [result.table["auroc"].iloc[-1] for result in results]
     assert lines[1] == "               positives      a  raw scores"
     assert lines[4] == f"  mean of 2    {results[0].table['positives'].iloc[-1]:>9}  {means[0]:.3f}  {means[1]:>10.3f}"
+    first, second = (f"{result.table['auroc'].iloc[1]:.3f}" for result in results)
+    assert lines[3].split() == ["Atelectasis", str(results[0].table["positives"].iloc[1]), first, second]
     assert "  - The mean of 2 is over 2 labels." in lines
     assert sum(line.startswith("  - raw scores: ") and "outside [0, 1]" in line for line in lines) == 1
     other = judged(predicted[["Path", "Edema"]], truth, replicates=5, name="b", curves=False)

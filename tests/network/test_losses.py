@@ -200,6 +200,8 @@ def test_one_light_cell_alone_weighs_as_it_should():
     for normalise, expected in (("n", 0.5 * np.log(4)), ("weights", np.log(4))):
         loss = losses.ThreeClassCE(np.full((3, 3), 0.5), normalise)
         assert value(loss, truth, p) == pytest.approx(expected, rel=1e-6)
+    truth[1, 2] = [0, 1, 0]                                           # two labels, each below 1: their mean
+    assert value(losses.ThreeClassCE(np.full((3, 3), 0.5), "weights"), truth, p) == pytest.approx(np.log(4), rel=1e-6)
     for loss in (losses.BCE(), losses.BCESum()):
         assert value(loss, np.array([[1.0, np.nan]], "float32"), np.array([[0.25, 0.5]], "float32")) == pytest.approx(
             np.log(4), rel=1e-6)
