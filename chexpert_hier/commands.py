@@ -171,11 +171,14 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def import_keras() -> ModuleType:
+def import_keras(find_devices: bool = True) -> ModuleType:
     """Import Keras and its backend, and find the devices, without the notes that TensorFlow's C++ code prints.
 
     Those notes (no CUDA found, which instructions the processor has) go past Python's logging straight to file
     descriptor 2. What goes wrong still raises.
+
+    Args:
+        find_devices: False where other processes are to be joined first.
 
     Returns:
         the module keras.
@@ -187,7 +190,7 @@ def import_keras() -> ModuleType:
             os.dup2(nowhere.fileno(), 2)
         import keras
 
-        if keras.backend.backend() != "torch":  # which has no such list, and prints no notes
+        if find_devices and keras.backend.backend() != "torch":  # which has no such list, and prints no notes
             keras.distribution.list_devices()
         return cast(ModuleType, keras)
     finally:

@@ -9,13 +9,14 @@ import datetime
 import importlib.metadata
 import json
 import logging
+import os
 import platform
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pandas as pd
@@ -23,6 +24,9 @@ import pandas as pd
 from . import __version__, commands, hierarchy, labels, recipes, tracking
 from .datasets import joint, reading
 from .datasets.dataset import SPLITS, Dataset
+from .devices.alone import Devices
+from .devices.joining import joined
+from .devices.launch import add_flags, place_of
 from .errors import InputError
 from .files import locked, not_there, remove_leftovers, unless_kept, write_text
 from .network import backbones
@@ -40,6 +44,7 @@ log = logging.getLogger("chexpert_hier.run")
 
 LARGE = 1_000_000  # weights; a smaller network is exported sooner than a process for the pictures has started
 CHECKED_FILMS = 100  # sent through the reloaded SavedModel
+FEW_FILMS = 4  # a device: fewer leave it waiting for the others
 
 STEPS = ("films", "network", "crops", "training", "predictions", "evaluation", "export", "report")
 
@@ -96,6 +101,7 @@ def parser() -> argparse.ArgumentParser:
     add("--mlflow", nargs="?", const="", metavar="URI", help="also hand the finished run to MLflow: parameters, "
         "epochs, tables, model (default: MLFLOW_TRACKING_URI, else the folder mlruns beside the run folder)")
     add("--quiet", action="store_true", help="only warnings and the result")
+    add_flags(answer)
     return answer
 
 
@@ -104,27 +110,49 @@ def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
     args.command = [str(part) for part in (sys.argv[1:] if argv is None else argv)]
     args.reader = joint.BETWEEN.join(args.reader) if args.reader else None
-    if args.quiet:
-        logging.getLogger("chexpert_hier").setLevel(logging.WARNING)
+    place = place_of(args, os.environ)
+    others = place is not None and place.process > 0
+    if args.quiet or others:  # process 0 speaks for all
+        logging.getLogger("chexpert_hier").setLevel(logging.ERROR if others else logging.WARNING)
     if args.mlflow is not None:
         tracking.require()  # before hours of work
-    settings = settings_of(args)
-    recipe, now = settings.recipe, datetime.datetime.now()
-    out = args.out or Path("runs") / f"{now:%Y%m%d-%H%M%S}-{recipe.name}-{recipe.arch}"
+    with joined(place) as devices:
+        settings = settings_of(args, devices)
+        _check_films(settings, devices)
+        recipe, now = settings.recipe, datetime.datetime.now()
+        out = args.out or Path("runs") / f"{now:%Y%m%d-%H%M%S}-{recipe.name}-{recipe.arch}"
+        if devices.first:
+            _run_in_folder(args, settings, out, devices)
+        else:
+            _run(args, _checked(settings, devices, _steps(args)), out, devices, lambda: None)
+    return 0
+
+
+def _steps(args: argparse.Namespace) -> commands.Steps:
+    return commands.Steps([step for step in STEPS if step != "export" or not args.no_export])
+
+
+def _run_in_folder(args: argparse.Namespace, settings: Settings, out: Path, devices: Devices) -> None:
+    """Check everything, then run, with the run folder held; a new one stays only when it is worth it."""
     _check_out(out, args.resume)
     new = not out.is_dir() or not any(out.iterdir())
     made = not_there(out)
     with ExitStack() as held:
         if not new:
             held.enter_context(locked(out))
-        steps = commands.Steps([step for step in STEPS if step != "export" or not args.no_export])
-        job = _checked(settings, steps)  # before a new folder appears
+        job = _checked(settings, devices, _steps(args))  # before a new folder appears
         if new:
             held.enter_context(locked(out))
             _check_out(out, args.resume)
         remove_leftovers(out)
-        _run(args, job, out, steps, held.enter_context(unless_kept(out, made)) if new else lambda: None)
-    return 0
+        _run(args, job, out, devices, held.enter_context(unless_kept(out, made)) if new else lambda: None)
+
+
+def _check_films(settings: Settings, devices: Devices) -> None:
+    """Several processes read what is there: none of them makes films or crops while the others wait."""
+    if devices.processes > 1 and (settings.data is None or settings.cache in (None, "auto")):
+        raise InputError("several processes need --data DIR and --cache DIR, the same on every machine; prepare the "
+                         "crops once: python -m chexpert_hier.prepare --data DIR --out CACHE")
 
 
 def _check_out(out: Path, resume: bool) -> None:
@@ -145,9 +173,10 @@ class Job:
     tree: hierarchy.Tree
     network: "keras.Model"
     selftrained: np.ndarray | None
+    steps: commands.Steps
 
 
-def _checked(settings: Settings, steps: commands.Steps) -> Job:
+def _checked(settings: Settings, devices: Devices, steps: commands.Steps) -> Job:
     """Open all that a run is given; nothing is written.
 
     Raises:
@@ -160,41 +189,68 @@ def _checked(settings: Settings, steps: commands.Steps) -> Job:
     selftrained = _selftrained(settings, dataset.split("train"))
     log.info("recipe: %s, %s, policy %s%s", recipe.name, recipe.arch, recipe.policy,
              f" ({'; '.join(recipe.notes)})" if recipe.notes else "")
+    _say_devices(recipe, settings.scale_batch, devices)
     with steps("network"):
         _set_up_keras(recipe, settings.deterministic)
         from .network import model
 
+        devices.same({"recipe": recipe.to_json(), "films": len(dataset), "the films' fingerprint": dataset.fingerprint,
+                      "outputs": dataset.labels, "tree": settings.tree, "versions": _versions()})
         network = model.build_model(recipe.arch, dataset.labels, recipe.weights, recipe.image_size, recipe.built_head,
                                     seed=recipe.seed, batchnorm_momentum=recipe.batchnorm_momentum)
-    return Job(settings, dataset, bad, tree, network, selftrained)
+    return Job(settings, dataset, bad, tree, network, selftrained, steps)
 
 
-def _run(args: argparse.Namespace, job: Job, out: Path, steps: commands.Steps, keep: Callable[[], None]) -> None:
-    """All steps; each says what it does and leaves its files in `out`, which stays from `keep` on."""
+def _run(args: argparse.Namespace, job: Job, out: Path, devices: Devices, keep: Callable[[], None]) -> None:
+    """All steps; each says what it does and leaves its files in `out`, which the first process alone writes and which
+    stays from `keep` on.
+    """
     from .datasets import presence
     from .training import stages
 
-    settings, tree, network, recipe = job.settings, job.tree, job.network, job.settings.recipe
-    if job.bad:
+    settings, tree, network, recipe, steps = job.settings, job.tree, job.network, job.settings.recipe, job.steps
+    if job.bad and devices.first:
         presence.write_bad(job.bad, out / "skipped.csv")
     with steps("crops"):
-        source = _source(settings, job.dataset, out, backbones.backbone_of(recipe.arch).native)
+        source = _source(settings, job.dataset, out if devices.first else None,
+                         backbones.backbone_of(recipe.arch).native)
+    devices.same({"normalisation": [source.normalisation.mean, source.normalisation.std]})
     train, valid, judged = source.films("train"), source.films("valid"), _judged(recipe, source)
     seen = {"positives_seen": positives_seen(recipe, tree, train)} if recipe.conditional else {}
-    _write_facts(out, _facts(settings, source, args.command) | seen, source)
+    if devices.first:
+        _write_facts(out, _facts(settings, source, args.command) | seen, source)
     keep()
     with steps("training"):
         stages.train(stages.Training(
             recipe, tree, network, train, valid, out, resume=args.resume, selftrained=job.selftrained,
-            tensorboard=args.tensorboard, checkpoint_every=settings.checkpoint_every))
+            tensorboard=args.tensorboard, checkpoint_every=settings.checkpoint_every, devices=devices))
     with steps("predictions"):
-        answers = _predict(recipe, tree, network, judged, out)
+        conditional = stages.outputs_of(network, judged, stages.answered_at_once(recipe), devices)
+    devices.finish()
+    if devices.first:
+        _finish(args, job, conditional, judged, out, None if devices.count > 1 else network)
+
+
+def _finish(args: argparse.Namespace, job: Job, conditional: np.ndarray, judged: "Films", out: Path,
+            network: "keras.Model | None") -> None:
+    """What is done after training: predictions, evaluation, export, report.
+
+    Args:
+        args: the flags.
+        job: what was run.
+        conditional: outputs for the judged films, float32 (n, labels).
+        judged: these films.
+        out: the run folder.
+        network: trained; None where it is spread over devices, and read from its file.
+    """
+    settings, tree, recipe, steps = job.settings, job.tree, job.settings.recipe, job.steps
+    answers = _predictions(recipe, tree, conditional, judged, out)
     with steps("evaluation"):
         result = _evaluate(recipe, tree, judged, answers, out)
     from .finished import members
     from .report import page
 
-    apart = network.count_params() >= LARGE and not args.no_export
+    apart = job.network.count_params() >= LARGE and not args.no_export
     with page.drawn_beside(result, out, apart, settings.data) as drawn:
         member = members.open_run(out, network=network)
         if not args.no_export:
@@ -205,6 +261,21 @@ def _run(args: argparse.Namespace, job: Job, out: Path, steps: commands.Steps, k
     if args.mlflow is not None:
         tracking.log_run(out, args.mlflow or None)
     print(f"run folder: {out}\nreport: {out / 'report.html'}")
+
+
+def _say_devices(recipe: recipes.Recipe, scale: int, devices: Devices) -> None:
+    """What each device gets of a batch; a warning where that is little."""
+    if scale > 1:
+        log.info("--scale-batch (ours): batch and learning rate of the recipe times %d", scale)
+    if devices.count == 1:
+        return
+    for stage in recipe.plan():
+        films = min(stage.batch_size, recipe.micro_batch or stage.batch_size) / devices.count
+        log.info("%s: batches of %d films over %d devices of %d processes, %.3g each", stage.name, stage.batch_size,
+                 devices.count, devices.processes, films)
+        if films < FEW_FILMS:
+            log.warning("%s: %.3g films a device keep it idle most of the time; take fewer devices, or a larger batch "
+                        "(--batch-size, or --scale-batch)", stage.name, films)
 
 
 def _write_facts(out: Path, facts: dict[str, Any], source: "Source") -> None:
@@ -287,13 +358,13 @@ def _set_up_keras(recipe: recipes.Recipe, deterministic: bool) -> None:
         torch.use_deterministic_algorithms(True)
 
 
-def _source(settings: Settings, dataset: Dataset, out: Path, native: str) -> "Source":
+def _source(settings: Settings, dataset: Dataset, out: Path | None, native: str) -> "Source":
     from .prepare import sources
 
     recipe = settings.recipe
     cache = settings.cache or ("auto" if recipe.cache else None)
     if cache is None:
-        return sources.from_files(dataset, recipe, out, native)
+        return sources.from_files(dataset, recipe, cast(Path, out), native)
     return sources.from_cache(dataset, recipe, out, native, None if cache == "auto" else Path(cache))
 
 
@@ -335,12 +406,16 @@ def _facts(settings: Settings, source: "Source", command: list[str]) -> dict[str
         "data": {"root": places[0] if places else None, "roots": places, "name": dataset.name,
                  "fingerprint": dataset.fingerprint, "counts": counts,
                  "synthetic": any(map(making.read_marker, folders))},
-        "versions": {"python": platform.python_version(), "chexpert_hier": __version__,
-                     **{name: importlib.metadata.version(name) for name in
-                        ("keras", "numpy", "pandas", "scikit-learn")}, "backend": _backend()},
+        "versions": _versions(),
         "options": settings.kept_options, **({} if settings.no_paths else {"command": command}),
         "started": datetime.datetime.now().isoformat(timespec="seconds"),
     }
+
+
+def _versions() -> dict[str, str]:
+    return {"python": platform.python_version(), "chexpert_hier": __version__,
+            **{name: importlib.metadata.version(name) for name in ("keras", "numpy", "pandas", "scikit-learn")},
+            "backend": _backend()}
 
 
 def _backend() -> str:
@@ -350,12 +425,9 @@ def _backend() -> str:
     return f"{name} {importlib.metadata.version(name)}"
 
 
-def _predict(recipe: recipes.Recipe, tree: hierarchy.Tree, network: "keras.Model", valid: "Films", out: Path
-             ) -> pd.DataFrame:
+def _predictions(recipe: recipes.Recipe, tree: hierarchy.Tree, conditional: np.ndarray, valid: "Films", out: Path
+                 ) -> pd.DataFrame:
     """The judged films' probabilities: before the chain rule in conditional.csv, after it in predictions.csv."""
-    from .training import stages
-
-    conditional = stages.outputs_of(network, valid, stages.answered_at_once(recipe))
     final = hierarchy.chain_rule(conditional, tree) if recipe.chain else conditional
     tables = {}
     for name, values in (("conditional", conditional), ("predictions", final)):

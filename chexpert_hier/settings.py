@@ -9,6 +9,7 @@ from typing import Any
 
 from . import commands, hierarchy, recipes
 from .datasets import joint
+from .devices.alone import ALONE, Devices
 from .errors import InputError, did_you_mean
 from .network.backbones import check
 from .run_folder import data_folders, read_facts
@@ -42,6 +43,7 @@ class Settings:
         selftrained: predictions of the training films, for policies that read them.
         checkpoint_every: batches between two checkpoints within an epoch; 0 for none.
         no_paths: the run folder says nothing of where files lie, nor how the command was typed.
+        scale_batch: devices by which batch and rate were multiplied; 1 for the recipe's own.
     """
 
     recipe: recipes.Recipe
@@ -56,6 +58,7 @@ class Settings:
     selftrained: Path | None = None
     checkpoint_every: int = 0
     no_paths: bool = False
+    scale_batch: int = 1
 
     @property
     def kept_recipe(self) -> recipes.Recipe:
@@ -65,35 +68,51 @@ class Settings:
     @property
     def kept_options(self) -> dict[str, Any]:
         """The fields of OPTIONS as recipe.json keeps them: with `no_paths` folders and files by their names alone."""
-        kept = {name: getattr(self, name) for name in OPTIONS}
+        kept = {name: getattr(self, name) for name in (*OPTIONS, "scale_batch")}
         for name in PLACES:
             if kept[name] is not None:
                 kept[name] = Path(kept[name]).name if self.no_paths else str(kept[name])
         return kept
 
 
-def settings_of(args: argparse.Namespace) -> Settings:
+def settings_of(args: argparse.Namespace, devices: Devices = ALONE) -> Settings:
     """What is run: what the flags ask for, and what a run that is resumed or repeated was started with.
+
+    Args:
+        args: the flags.
+        devices: by whose number --scale-batch multiplies in a new run (a resumed or repeated one keeps its own), and
+            whose first process has the run folder.
 
     Raises:
         InputError: a flag is wrong, or asks for another run than the one that is resumed.
     """
-    stored, asked = _stored(args), _asked(args)
-    settings = asked if stored is None else _joined(args, stored, asked)
+    stored = devices.agreed(_stored(args) if devices.first else None)
+    if stored is None:
+        settings = _asked(args, scale=devices.count if args.scale_batch else 1)
+    else:
+        settings = _joined(args, stored, devices.count)
     if settings.recipe.labelling.parsed.rule.predictions and not settings.selftrained:
         raise InputError(f"--policy {settings.recipe.policy} needs --selftrained CSV, a finished run's predictions of "
                          "the training films (python -m chexpert_hier.predict .../train.csv --model RUN --out CSV)")
     return settings
 
 
-def _joined(args: argparse.Namespace, stored: dict[str, Any], asked: Settings) -> Settings:
+def _joined(args: argparse.Namespace, stored: dict[str, Any], devices: int) -> Settings:
     """What a run was started with, and what the flags change of it."""
+    scale = stored["options"].get("scale_batch", 1)
+    if args.scale_batch and args.resume and scale == 1:
+        raise InputError(f"{args.out}: was started without --scale-batch; leave it out, or choose another --out")
+    asked = _asked(args, scale=scale)
     own = Settings(_recipe(args, stored), data_folders(stored) or None, stored["limit"], stored["labels"],
-                   stored["tree"], **{name: getattr(asked, name) or _option(stored, name) for name in OPTIONS})
+                   stored["tree"], scale_batch=scale,
+                   **{name: getattr(asked, name) or _option(stored, name) for name in OPTIONS})
     if args.like:
         asked = _asked(args, own.recipe if args.recipe is None else None)
+        kept = scale if args.recipe is None else 1
+        times = devices if args.scale_batch and kept == 1 else 1
         given = [name for name in ("limit", "labels", "tree") if getattr(args, name) is not None]
-        own = replace(own, recipe=asked.recipe, **{name: getattr(asked, name) for name in given})
+        own = replace(own, recipe=scaled(asked.recipe, times), scale_batch=kept * times,
+                      **{name: getattr(asked, name) for name in given})
     elif _flags_given(args):
         _same(own, asked, args.out)
     # Other films are no repetition, and nothing to go on with; --like with --data asks for other films.
@@ -142,19 +161,31 @@ def _option(stored: dict[str, Any], name: str) -> Any:
     return Path(value) if name == "selftrained" else value
 
 
-def _asked(args: argparse.Namespace, base: recipes.Recipe | None = None) -> Settings:
+def _asked(args: argparse.Namespace, base: recipes.Recipe | None = None, scale: int = 1) -> Settings:
     """What the flags alone ask for, as changes of `base` or of the recipe they name."""
     recipe = base or recipes.named(args.recipe or ("pham2019" if args.data else "phantom"))
     whole = [f"stages.{name}={getattr(args, name)}" for name in STAGE_FIELDS if getattr(args, name) is not None]
     recipe = recipes.change(recipe, *whole, *args.set, **{name: getattr(args, name) for name in FIELDS})
+    if base is None:
+        recipe = scaled(recipe, scale)
     if args.checkpoint_every < 0:
         raise InputError(f"--checkpoint-every is {args.checkpoint_every}; expected 1 or more batches")
     commands.at_least(1, args, "limit")
     recipe = replace(recipe, arch=check(recipe.arch, recipe.weights, recipe.image_size).name)
     joint.readers_of(recipe.reader, len(args.data) if args.data else None)
     names = [name.strip() for name in args.labels.split(",")] if args.labels else None
-    return Settings(recipe, args.data, args.limit, names, _tree(args, recipe),
+    return Settings(recipe, args.data, args.limit, names, _tree(args, recipe), scale_batch=scale,
                     **{name: getattr(args, name) for name in OPTIONS})
+
+
+def scaled(recipe: recipes.Recipe, times: int) -> recipes.Recipe:
+    """Batch and learning rate of every stage multiplied: the linear rule, named as ours (no paper of ours does it).
+
+    Source: Goyal et al. 2017 (arXiv 1706.02677), section 2.1; without their gradual warm-up.
+    """
+    stages = tuple(replace(stage, batch_size=stage.batch_size * times, learning_rate=stage.learning_rate * times,
+                           min_learning_rate=stage.min_learning_rate * times) for stage in recipe.stages)
+    return replace(recipe, stages=stages)
 
 
 def _tree(args: argparse.Namespace, recipe: recipes.Recipe) -> str | dict[str, list[str]]:

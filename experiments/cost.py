@@ -11,6 +11,7 @@ import argparse
 import json
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,6 +20,9 @@ from chexpert_hier.files import write_text
 from chexpert_hier.recipes import SIX
 from experiments.benchmarks import machine
 
+if TYPE_CHECKING:
+    import keras
+
 DOCS = Path(__file__).resolve().parents[1] / "docs" / "cost.md"
 TRAIN, VALID, TEST = 191_027, 202, 518  # CheXpert's frontal films, counted in its tables
 # Rows of stage 1: python -m chexpert_hier.datasets --counts
@@ -26,6 +30,8 @@ CONDITIONAL = {"u-ignore": 98_882, "u-zeros": 98_882, "u-ones": 107_475}
 # Row of Table 1 -> films that go through the whole network in training (5 epochs), and once for stage 2's features.
 EPOCHS, DRAWS = 5, 10
 FULL_SIZE = Path(__file__).with_name("results") / "full_size.json"
+# From prepared crops to float inputs, films per second on two cores: `input_path` in experiments/benchmarks/results.md.
+CACHE = 10_427
 # Published dense rates in TFLOP/s and the share of it that is assumed; nothing here was measured on these cards.
 CARDS = {"RTX 2080 Ti, 11 GB, float16 (estimate)": (53.8, 0.15), "H200, bfloat16 (estimate)": (989.0, 0.10)}
 
@@ -47,12 +53,17 @@ def main(argv: list[str] | None = None) -> int:
 
 def multiply_adds(arch: str, image_size: int = 224) -> float:
     """Multiply-adds of one film's forward pass through the convolutions, in billions."""
-    import keras
-
     from chexpert_hier.network.backbones import BACKBONES
 
+    return multiply_adds_of(BACKBONES[arch].build(image_size))
+
+
+def multiply_adds_of(network: "keras.Model") -> float:
+    """The same of a network that is built."""
+    import keras
+
     total = 0
-    for layer in BACKBONES[arch].build(image_size).layers:
+    for layer in network.layers:
         if not isinstance(layer, keras.layers.Conv2D | keras.layers.SeparableConv2D | keras.layers.DepthwiseConv2D):
             continue
         places = int(np.prod(layer.output.shape[1:3]))
@@ -146,7 +157,8 @@ def page(flops: dict, crops: float, train: float, infer: float) -> str:
         *lines, "",
         "How it grows: linear in films, epochs and rows; with the square of the pixels' side; members by the first "
         "table; test-time views only with films predicted, not with training. One seed is counted; three cost "
-        "three times as much.", *workstation(back1 / train / 10 / 3600)])
+        "three times as much.", "", *cards_and_cache(rates),
+        *workstation(back1 / train / 10 / 3600)])
 
 
 def workstation(hours: float) -> list[str]:
@@ -169,6 +181,21 @@ def workstation(hours: float) -> list[str]:
             f"3. Time: all but the network took {(run['seconds'] - crops) / 60:.0f} minutes in that run, beside "
             f"preparing crops; one row of Table 1 trains for about {hours:.0f} hours on two cores, so use a card: "
             "divide by the films/s above.", ""]
+
+
+def cards_and_cache(rates: dict[str, tuple[float, float]]) -> list[str]:
+    """What one device needs in a second, against what the cache gives."""
+    lines = ["## What a card needs, and what the cache gives", "",
+             "Training DenseNet-121 at 224 on several devices ([scale.md](scale.md)), each process reads its own "
+             f"films. Prepared crops in memory become inputs at {CACHE:,} films/s on two cores "
+             "([measured](../experiments/benchmarks/results.md), `input_path`); a film is 50,176 bytes in the cache "
+             "and 602,112 on its way to the card.", "",
+             "| a device | films/s it needs | cores that feed it | MB/s read from the cache | MB/s to the device |",
+             "|---|---|---|---|---|"]
+    for where, (back, _) in rates.items():
+        lines.append(f"| {where} | {back:,.0f} | {back / (CACHE / 2):.2f} | {back * 224 ** 2 / 1e6:,.1f} | "
+                     f"{back * 224 ** 2 * 12 / 1e6:,.0f} |")
+    return [*lines, "", "A cache that fits the memory (9.6 GB for all training frontals) is read from the disk once."]
 
 
 if __name__ == "__main__":

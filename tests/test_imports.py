@@ -16,8 +16,8 @@ MODULES = sorted(".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts
                  for path in PACKAGE.rglob("*.py"))
 # From the bottom up: a module imports its own area and those above it in this list, never one below.
 ORDER = ("errors", "faces", "schema", "files", "paths", "commands", "console", "labels", "hierarchy",
-         "recipes", "run_folder", "films", "datasets", "phantom", "evaluate", "prepare", "network", "training",
-         "finished", "heatmaps", "predict", "export", "archive", "serve", "dicom_node", "selftest",
+         "recipes", "run_folder", "films", "datasets", "phantom", "evaluate", "prepare", "network", "devices",
+         "training", "finished", "heatmaps", "predict", "export", "archive", "serve", "dicom_node", "selftest",
          "report", "tracking", "settings", "run")
 # Neither TensorFlow nor Keras, not even inside a function.
 SCIENCE = ("schema", "labels", "hierarchy", "recipes", "datasets", "evaluate", "phantom")

@@ -185,23 +185,38 @@ def stream(batches: Batches, parallel: int = 2, ahead: int = 2) -> Any:
     return joined.apply(tf.data.experimental.assert_cardinality(len(batches))).prefetch(ahead)
 
 
-def crop_batches(batches: Batches, workers: int = 2) -> Any:
+def crop_batches(batches: Batches, workers: int | None = None) -> Any:
     """The batches as a keras.utils.PyDataset, for any backend and without TensorFlow.
 
-    Give it to `fit` with shuffle=False: Keras would otherwise shuffle the batches once more.
+    Give it to `fit` with shuffle=False: Keras would otherwise shuffle the batches once more. The threads that read
+    ahead are its own: those of Keras 3.15 give the batches of a network's first epoch from the second one on, because
+    `fit` looks at the first.
+
+    Args:
+        batches: what is read.
+        workers: threads, each with a batch in hand; None for half the cores (2 to 16), which feeds several cards.
     """
     import keras
 
+    threads = workers or min(16, max(2, (os.cpu_count() or 1) // 2))
+
     class CropBatches(keras.utils.PyDataset):
-        """Batches in the order given."""
+        """Batches in the order given, of which some are read ahead."""
+
+        def __init__(self) -> None:
+            super().__init__(workers=1, use_multiprocessing=False)
+            self.pool, self.coming = ThreadPoolExecutor(threads), {}
 
         def __len__(self) -> int:
             return len(batches)
 
         def __getitem__(self, number: int) -> Any:
-            return batches[number]
+            for ahead in range(number, min(number + threads + 2, len(batches))):
+                if ahead not in self.coming:
+                    self.coming[ahead] = self.pool.submit(batches.__getitem__, ahead)
+            return self.coming.pop(number).result()
 
-    return CropBatches(workers=workers, use_multiprocessing=False, max_queue_size=workers + 2)
+    return CropBatches()
 
 
 BEGIN, END = "<film error>", "</film error>"

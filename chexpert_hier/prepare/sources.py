@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -186,13 +186,14 @@ def from_files(dataset: Dataset, recipe: Recipe, folder: Path, native: str) -> S
                   plain_view=recipe.plain_view)
 
 
-def from_cache(dataset: Dataset, recipe: Recipe, folder: Path, native: str, cache: Path | None = None) -> Source:
+def from_cache(dataset: Dataset, recipe: Recipe, folder: Path | None, native: str, cache: Path | None = None
+               ) -> Source:
     """Crops from a cache, which is made (or finished) first where it is not there yet.
 
     Args:
         dataset: all splits; some of the cache's films, or all.
         recipe: crop, sizes and normalisation.
-        folder: the run folder; the cache's templates are copied into it.
+        folder: the run folder; the cache's templates are copied into it. None where another process does that.
         native: the backbone's own normalisation, for `normalise="native"`.
         cache: the cache folder; None: beside the run folder, named after films and sizes.
 
@@ -202,14 +203,15 @@ def from_cache(dataset: Dataset, recipe: Recipe, folder: Path, native: str, cach
     from . import making
     from .cache import Cache, read_meta
 
-    cache = cache or folder.parent / making.cache_name(dataset, recipe)
+    if cache is None:
+        cache = cast(Path, folder).parent / making.cache_name(dataset, recipe)
     meta = read_meta(cache)
-    if meta is not None and meta["complete"]:
+    if (meta is not None and meta["complete"]) or folder is None:
         crops = Cache.open(cache, recipe=recipe)
     else:
         log.info("crops are prepared once, in %s", cache)
         crops = making.prepare(dataset, recipe, cache, resume=True)
-    for view in views_of(recipe) if recipe.crop == "template" else ():
+    for view in views_of(recipe) if recipe.crop == "template" and folder else ():
         write_template(folder / template_file(view), crops.croppers[view].template)
     _say(crops.search())
     how = Normalisation.named(recipe.normalise, native, crops.pixel_statistics)

@@ -18,6 +18,7 @@ import keras
 import numpy as np
 
 from .. import schema
+from ..devices.alone import ALONE, Devices
 from ..errors import InputError
 from ..files import written_whole
 from ..network.saving import save
@@ -85,12 +86,13 @@ def save_checkpoint(path: Path, model: keras.Model, optimizer: keras.optimizers.
             os.replace(path, path.with_name(BEFORE))  # a process that dies here leaves this one to go on from
 
 
-def resume(folder: Path, model: keras.Model) -> State:
+def resume(folder: Path, model: keras.Model, devices: Devices = ALONE) -> State:
     """Go on from a folder's last checkpoint, or from the one before where the last is missing or damaged.
 
     Args:
         folder: the run folder.
         model: gets the weights.
+        devices: whose first process has the folder.
 
     Returns:
         how far training had come; nothing yet where there is no checkpoint.
@@ -98,52 +100,72 @@ def resume(folder: Path, model: keras.Model) -> State:
     Raises:
         InputError: what there is, is damaged or another network's.
     """
-    last, before = folder / CHECKPOINT, folder / BEFORE
+    if devices.first:
+        _choose(folder / CHECKPOINT, folder / BEFORE, model)
+    content = devices.read(folder / CHECKPOINT)
+    return State() if content is None else restore_weights(folder / CHECKPOINT, model, content)
+
+
+def _choose(last: Path, before: Path, model: keras.Model) -> None:
+    """Put the checkpoint before into the place of a last one that is missing or damaged."""
     if not last.exists() and not before.exists():
-        return State()
+        return
     try:
-        return restore_weights(last, model)
+        _weights(last, model)
+        return
     except InputError as error:
         if not before.exists():
             raise
-        state = restore_weights(before, model)
+        _weights(before, model)
         if last.exists():
             log.warning("%s; going on from the checkpoint before", error)
     os.replace(before, last)  # so that the next one does not push it out
-    return state
 
 
-def restore_weights(path: Path, model: keras.Model) -> State:
+def restore_weights(path: Path, model: keras.Model, content: bytes | None = None) -> State:
     """Put a checkpoint's weights back into the model, all or none; give how far training had come.
+
+    Args:
+        path: the file.
+        model: of the same recipe.
+        content: the file's, where another process has read it.
 
     Raises:
         InputError: it is damaged, or another network's.
     """
-    arrays = _read(path)
-    state = _state(path, arrays.get("state"))
-    _assign(path, model.variables, arrays, "model")
+    state, values = _weights(path, model, content)
+    for variable, value in zip(model.variables, values):
+        variable.assign(value)
     return state
 
 
-def restore_optimizer(path: Path, model: keras.Model) -> list[np.ndarray]:
+def restore_optimizer(path: Path, model: keras.Model, content: bytes | None = None) -> list[np.ndarray]:
     """Put the optimizer back; give the running loss of the epoch in progress, none after a whole epoch.
 
     Raises:
         InputError: the checkpoint is damaged, or another optimizer's.
     """
     model.optimizer.build(model.trainable_variables)
-    arrays = _read(path)
-    _assign(path, model.optimizer.variables, arrays, "optimizer")
+    arrays = _read(path, content)
+    for variable, value in zip(model.optimizer.variables, _checked(path, model.optimizer.variables, arrays,
+                                                                   "optimizer")):
+        variable.assign(value)
     return [arrays[f"running/{k}"] for k in range(_count(arrays, "running"))]
 
 
-def _read(path: Path) -> dict[str, np.ndarray]:
+def _weights(path: Path, model: keras.Model, content: bytes | None = None) -> tuple[State, list[np.ndarray]]:
+    """How far training had come, and the weights then; the model stays as it is."""
+    arrays = _read(path, content)
+    return _state(path, arrays.get("state")), _checked(path, model.variables, arrays, "model")
+
+
+def _read(path: Path, content: bytes | None = None) -> dict[str, np.ndarray]:
     """All arrays of a checkpoint, compared with their checksums.
 
     The parts lie in the file as they are, so that what is read is never larger than the file.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(path if content is None else io.BytesIO(content)) as archive:
             parts = archive.infolist()
             if any(part.compress_type != zipfile.ZIP_STORED for part in parts):
                 raise ValueError("its parts are packed")
@@ -169,12 +191,13 @@ def _count(arrays: Mapping[str, np.ndarray], kind: str) -> int:
     return next(k for k in range(len(arrays) + 1) if f"{kind}/{k}" not in arrays)
 
 
-def _assign(path: Path, variables: list[keras.Variable], arrays: Mapping[str, np.ndarray], kind: str) -> None:
+def _checked(path: Path, variables: list[keras.Variable], arrays: Mapping[str, np.ndarray], kind: str
+             ) -> list[np.ndarray]:
+    """The arrays of one kind, which fit the variables."""
     stored = [arrays[f"{kind}/{k}"] for k in range(_count(arrays, kind))]
     theirs, ours = ([(tuple(v.shape), str(v.dtype)) for v in values]
                     for values in (stored, variables))
     if theirs != ours:
         raise InputError(f"{path}: holds another network's {kind} ({len(stored)} arrays, expected {len(variables)} of "
                          "this recipe's shapes); resume with the recipe the run was started with")
-    for variable, value in zip(variables, stored):
-        variable.assign(value)
+    return stored

@@ -30,7 +30,7 @@ def compile_for(network: keras.Model, recipe: Recipe, stage: Stage, loss: Masked
             variable.assign(keras.ops.zeros_like(variable))
         return
     network.compile(optimizer=_optimizer(recipe, stage, pieces), jit_compile=_jit(),
-                    loss=PieceLoss(loss, cells, pieces.count) if pieces.count > 1 else loss)
+                    loss=PieceLoss(loss, cells, pieces.count) if pieces.flagged else loss)
     # Its variables made within the first step would have TensorFlow trace that step twice.
     network.optimizer.build(network.trainable_variables)
 

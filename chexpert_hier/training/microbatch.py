@@ -16,22 +16,33 @@ from ..network.losses import MaskedLoss
 
 @dataclass(frozen=True)
 class Pieces:
-    """How a batch of `batch_size` films is cut into `count` pieces of `size` films each."""
+    """How a batch of `batch_size` films is cut into `count` pieces of `size` films each.
+
+    Attributes:
+        devices: that share a piece.
+    """
 
     batch_size: int
     count: int
     size: int
+    devices: int = 1
 
     @classmethod
-    def of(cls, batch_size: int, most: int) -> "Pieces":
+    def of(cls, batch_size: int, most: int, devices: int = 1) -> "Pieces":
         """Equal pieces of at most `most` films; one piece when `most` is 0."""
         count = -(-batch_size // most) if most else 1
-        return cls(batch_size, count, -(-batch_size // count))
+        return cls(batch_size, count, -(-batch_size // count), devices)
+
+    @property
+    def flagged(self) -> bool:
+        """Whether targets say which films count: they go through `cut`, and the loss is `PieceLoss`."""
+        return self.count > 1 or self.devices > 1
 
     def cut(self, rows: np.ndarray, targets: np.ndarray, loss: MaskedLoss) -> tuple[np.ndarray, np.ndarray]:
         """Rows and targets such that films in batches of `size` are the pieces of batches of `batch_size`.
 
-        A batch that does not fill its pieces is filled up with its own films once more, which do not count.
+        A batch that does not fill its pieces is filled up with its own films once more, which do not count; a single
+        piece is as long as its batch.
 
         Args:
             rows: int (n,), in the epoch's order.
@@ -41,11 +52,12 @@ class Pieces:
         Returns:
             rows: int (batches * count * size,).
             targets: float32 (the same, cells + counts + 1): the cells flattened, the whole batch's normaliser, and 1
-                for a film that counts; `PieceLoss` reads them.
+                for a film that counts, else 0; `PieceLoss` reads them. See `filled` for -1.
         """
-        full, out_rows, out_targets = self.count * self.size, [], []
+        out_rows, out_targets = [], []
         for start in range(0, len(rows), self.batch_size):
             part, truth = rows[start:start + self.batch_size], targets[start:start + self.batch_size]
+            full = self.count * self.size if self.count > 1 else len(part)
             counts = np.ravel(ops.convert_to_numpy(loss.normaliser(truth))).astype(np.float32)
             table = np.full((full, truth[0].size + len(counts) + 1), np.nan, np.float32)
             table[:len(part), :truth[0].size] = truth.reshape(len(part), -1)
@@ -54,6 +66,17 @@ class Pieces:
             out_rows.append(np.resize(part, full))
             out_targets.append(table)
         return np.concatenate(out_rows), np.concatenate(out_targets)
+
+
+def filled(targets: np.ndarray, padded: np.ndarray) -> np.ndarray:
+    """Mark films that only make the devices' parts of a batch equal, in targets from `Pieces.cut`.
+
+    Their flag is -1: they count in nothing. Films with flag 0 fill up a piece as on one device, where
+    BatchNormalization sees them.
+    """
+    targets = targets.copy()
+    targets[padded, -1] = -1.0
+    return targets
 
 
 class PieceLoss(keras.losses.Loss):
@@ -76,6 +99,7 @@ class PieceLoss(keras.losses.Loss):
         counts = y_true[0, width:-1]
         counts = counts[0] if counts.shape[0] == 1 else counts
         real = ops.reshape(y_true[:, -1] > 0, (-1, *(1 for _ in self.cells)))
+        truth = ops.where(real, truth, np.nan)
         y_pred = ops.where(real, y_pred, 0.5)  # the same for all labels: no penalty between them either
         return self.pieces * self.loss.share(truth, y_pred, counts)
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from .. import labels
 from ..commands import Bar
+from ..devices.alone import ALONE, Devices
 from ..films.batches import film_errors
 from ..hierarchy import Tree
 from ..network import losses
@@ -37,7 +38,7 @@ from .checkpoint import (
 )
 from .compiling import compile_for, schedule, stopped_early
 from .history import validated, write_log
-from .microbatch import Pieces, WholeSteps
+from .microbatch import Pieces, WholeSteps, filled
 from .targets import epoch_order, stage_targets
 
 log = logging.getLogger("chexpert_hier.training")
@@ -62,6 +63,7 @@ class Training:
             `<stage>.keras`, model.keras.
         resume: go on from the folder's checkpoint if there is one.
         selftrained: see targets.stage_targets.
+        devices: that share every batch.
         tensorboard: also write TensorBoard logs.
         checkpoint_every: also save after every so many batches; 0 saves after epochs only. A stage on features, whose
             epochs take seconds, is saved after epochs.
@@ -80,6 +82,7 @@ class Training:
     tensorboard: bool = False
     checkpoint_every: int = 0
     seen: Callable[[str, int, np.ndarray], None] | None = None
+    devices: Devices = ALONE
 
 
 def train(training: Training) -> keras.Model:
@@ -91,8 +94,8 @@ def train(training: Training) -> keras.Model:
     Raises:
         InputError: no film is left to learn from, the loss is not finite, or the disk is full.
     """
-    recipe, model, folder = training.recipe, training.model, training.folder
-    state = resume(folder, model) if training.resume else State()
+    recipe, model, folder, devices = training.recipe, training.model, training.folder, training.devices
+    state = resume(folder, model, devices) if training.resume else State()
     for number, stage in enumerate(recipe.plan()):
         if number < state.stage:
             continue
@@ -103,14 +106,17 @@ def train(training: Training) -> keras.Model:
         kind = HeadRun if stage.layers == "head" and not recipe.augment else StageRun
         kind(training, number, state).run()
         if stage.keep != "last":
-            restore_weights(folder / BEST, model)
-        save_model(model, folder / f"{stage.name}.keras")  # before the checkpoint after which it is not written again
-        write_log(folder / "log.csv", state.log)  # once more: the process may have died between checkpoint and log
+            restore_weights(folder / BEST, model, devices.read(folder / BEST))
         state.stage, state.epoch = number + 1, 0
-        save_checkpoint(folder / CHECKPOINT, model, None, state)
+        if devices.first:
+            # Before the checkpoint after which it is not written again.
+            save_model(model, folder / f"{stage.name}.keras")
+            write_log(folder / "log.csv", state.log)  # once more: the process may have died between checkpoint and log
+            save_checkpoint(folder / CHECKPOINT, model, None, state)
     unfreeze(model)
-    save_model(model, folder / "model.keras")
-    (folder / BEST).unlink(missing_ok=True)
+    if devices.first:
+        save_model(model, folder / "model.keras")
+        (folder / BEST).unlink(missing_ok=True)
     return model
 
 
@@ -134,11 +140,14 @@ class StageRun:
         self.loss = losses.build(self.stage.loss, self.targets, training.tree)
         # Never smoothed: what is uncertain does not count.
         self.valid_targets = labels.hard_targets(training.valid.raw, "u-ignore", blank=self.recipe.blank)
-        self.pieces = Pieces.of(self.stage.batch_size, self.recipe.micro_batch)
+        self.devices = training.devices
+        self.pieces = Pieces.of(self.stage.batch_size, self.recipe.micro_batch, self.devices.count)
         self.network = training.model
         self.prepare()
         compile_for(self.network, self.recipe, self.stage, self.loss, self.pieces, self.targets.shape[1:])
-        self.running = restore_optimizer(training.folder / CHECKPOINT, self.network) if state.began else []
+        self.devices.adapt(self.network)
+        content = self.devices.read(training.folder / CHECKPOINT) if state.began else None
+        self.running = [] if content is None else restore_optimizer(training.folder / CHECKPOINT, self.network, content)
         self.saved = -np.inf  # when the last epoch was kept
 
     def _targets(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
@@ -168,10 +177,11 @@ class StageRun:
         outputs = self.validate()
         if self.training.seen is not None:
             self.training.seen(self.stage.name, epoch + 1, present(outputs))
-        self.keep({"stage": self.stage.name, "epoch": epoch + 1,
-                   "learning_rate": float(self.network.optimizer.learning_rate), "films": len(self.rows), "loss": loss,
-                   **validated(self.loss, outputs, self.valid_targets, self.training.valid.labels),
-                   "seconds": time.monotonic() - self.began})
+        self.keep(self.devices.agreed(
+            {"stage": self.stage.name, "epoch": epoch + 1,
+             "learning_rate": float(self.network.optimizer.learning_rate), "films": len(self.rows), "loss": loss,
+             **validated(self.loss, outputs, self.valid_targets, self.training.valid.labels),
+             "seconds": time.monotonic() - self.began}))
 
     def fit(self, epoch: int) -> float:
         """Learn from the epoch's films that are left; their mean loss, with that of those before a stop."""
@@ -193,11 +203,17 @@ class StageRun:
             order: int (m,), places in `rows`.
             epoch: decides the augmentations' draws.
         """
-        rows, targets = self.rows[order], self.targets[order]
-        if self.pieces.count > 1:
-            rows, targets = self.pieces.cut(rows, targets, self.loss)
+        rows, targets, size = self.share(self.rows[order], self.targets[order])
         draw = (self.recipe.seed, self.number, epoch)
-        return {"x": self.training.films.batches(rows, targets, self.pieces.size, self.recipe.augment, draw)}
+        return {"x": self.training.films.batches(rows, targets, size, self.recipe.augment, draw)}
+
+    def share(self, rows: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
+        """This process's part of every batch: rows, targets as the compiled loss takes them, films in a part."""
+        if not self.pieces.flagged:
+            return rows, targets, self.pieces.size
+        rows, targets = self.pieces.cut(rows, targets, self.loss)
+        share = self.devices.share(len(rows), self.pieces.size)
+        return rows[share.places], filled(targets[share.places], share.padded), share.size
 
     def callbacks(self, order: np.ndarray, shown: Shown) -> list[keras.callbacks.Callback]:
         """The rate, the checks, the checkpoints within the epoch."""
@@ -210,14 +226,14 @@ class StageRun:
                  WithinEpoch(self.save_batch, every, count, done, total, self.running)]
         if count > 1 and self.recipe.precision == "mixed_float16":
             found.append(WholeSteps(count))
-        if self.training.tensorboard:
+        if self.training.tensorboard and self.devices.first:
             found.append(keras.callbacks.TensorBoard(self.training.folder / "tensorboard" / self.stage.name,
                                                      write_graph=False))
         return found
 
     def validate(self) -> np.ndarray:
         """The network's outputs for the validation films: float32 (n, labels), or (n, labels, 3)."""
-        return _outputs(self.training.model, self.training.valid, answered_at_once(self.recipe))
+        return _outputs(self.training.model, self.training.valid, answered_at_once(self.recipe), self.devices)
 
     def save_batch(self, network: keras.Model, batch: int) -> None:
         """A checkpoint within the epoch.
@@ -227,8 +243,9 @@ class StageRun:
             batch: batches that are done.
         """
         self.state.batch, self.state.seconds = batch, time.monotonic() - self.began
-        save_checkpoint(self.training.folder / CHECKPOINT, self.training.model, network.optimizer, self.state,
-                        running_loss(network))
+        if self.devices.first:
+            save_checkpoint(self.training.folder / CHECKPOINT, self.training.model, network.optimizer, self.state,
+                            running_loss(network))
 
     def keep(self, row: dict) -> None:
         """Write the finished epoch's row and weights, and those of the best epoch so far where the recipe keeps it."""
@@ -236,6 +253,8 @@ class StageRun:
         improved = not row["valid_loss"] >= min(state.losses(self.stage.name), default=np.inf)
         state.log.append(row)
         state.epoch, state.batch, state.seconds = row["epoch"], 0, 0.0
+        if not self.devices.first:
+            return
         if self.stage.keep != "last" and improved:
             save_checkpoint(folder / BEST, self.training.model, None, state)
         if not self.quick or time.monotonic() - self.saved >= SAVED_EVERY:
@@ -260,20 +279,22 @@ class HeadRun(StageRun):
 
     def prepare(self) -> None:
         """Compute the features of all films."""
-        self.network, self.pieces = halves(self.training.model).head, Pieces.of(self.stage.batch_size, 0)
+        self.network = halves(self.training.model).head
+        self.pieces = Pieces.of(self.stage.batch_size, 0, self.devices.count)
         valid = np.arange(len(self.training.valid))
         with closing(Bar(f"{self.stage.name} features", len(self.rows) + len(valid))) as bar:
             self.features, self.valid_features = (
-                features_of(self.training.model, films, rows, answered_at_once(self.recipe), bar)
+                features_of(self.training.model, films, rows, answered_at_once(self.recipe), bar, self.devices)
                 for films, rows in ((self.training.films, self.rows), (self.training.valid, valid)))
 
     def inputs(self, order: np.ndarray, epoch: int) -> dict:
         """Features, in the epoch's order."""
-        return {"x": self.features[order], "y": self.targets[order], "batch_size": self.stage.batch_size}
+        rows, targets, size = self.share(order, self.targets[order])
+        return {"x": self.features[rows], "y": targets, "batch_size": size}
 
     def validate(self) -> np.ndarray:
         """Outputs from the validation films' features."""
-        return self.network.predict(self.valid_features, batch_size=1024, verbose=0)
+        return _answers(self.network, self.valid_features, self.devices)
 
     def say(self, row: dict, level: int = logging.INFO) -> None:
         """The last epoch in one line."""
@@ -286,8 +307,8 @@ def answered_at_once(recipe: Recipe) -> int:
     return recipe.micro_batch or max(films, min(4 * films, films * side**2 // recipe.image_size**2))
 
 
-def features_of(model: keras.Model, films: Films, rows: np.ndarray, batch_size: int, bar: Bar | None = None
-                ) -> np.ndarray:
+def features_of(model: keras.Model, films: Films, rows: np.ndarray, batch_size: int, bar: Bar | None = None,
+                devices: Devices = ALONE) -> np.ndarray:
     """What goes into the last Dense layer: float32 (len(rows), k).
 
     Args:
@@ -296,18 +317,28 @@ def features_of(model: keras.Model, films: Films, rows: np.ndarray, batch_size: 
         rows: int (n,), places in `films`.
         batch_size: films at once.
         bar: a progress line to move on.
+        devices: that share every batch.
     """
     shown = [] if bar is None else [Shown(bar, len(rows), batch_size)]
+    network, share = halves(model).features, devices.share(len(rows), batch_size)
+    devices.adapt(network)
     with film_errors():
-        batches = films.batches(rows, batch_size=batch_size)
-        return halves(model).features.predict(batches, verbose=0, callbacks=shown).astype(np.float32)
+        batches = films.batches(rows[share.places], batch_size=share.size)
+        return network.predict(batches, verbose=0, callbacks=shown)[share.kept].astype(np.float32)
 
 
-def outputs_of(model: keras.Model, films: Films, batch_size: int = 32) -> np.ndarray:
+def outputs_of(model: keras.Model, films: Films, batch_size: int = 32, devices: Devices = ALONE) -> np.ndarray:
     """p(finding is present) for all films in their own order, before any chain rule: float32 (n, labels)."""
-    return present(_outputs(model, films, batch_size))
+    return present(_outputs(model, films, batch_size, devices))
 
 
-def _outputs(model: keras.Model, films: Films, batch_size: int) -> np.ndarray:
-    features = features_of(model, films, np.arange(len(films)), batch_size)
-    return halves(model).head.predict(features, batch_size=1024, verbose=0)
+def _outputs(model: keras.Model, films: Films, batch_size: int, devices: Devices) -> np.ndarray:
+    features = features_of(model, films, np.arange(len(films)), batch_size, devices=devices)
+    return _answers(halves(model).head, features, devices)
+
+
+def _answers(head: keras.Model, features: np.ndarray, devices: Devices) -> np.ndarray:
+    """The last layer's outputs for features (n, k)."""
+    share = devices.share(len(features), 1024)
+    devices.adapt(head)
+    return head.predict(features[share.places], batch_size=share.size, verbose=0)[share.kept]

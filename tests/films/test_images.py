@@ -385,6 +385,16 @@ def test_all_forms_of_batches_hold_the_same(batches, film_files):
     assert seen == 10 and stream(batches).cardinality() == 3
 
 
+def test_batches_come_in_order_after_a_look_at_the_first(batches):
+    """As `fit` takes them; Keras' own threads, of which there are none, would go on from the second."""
+    form = crop_batches(batches)
+    assert form.workers == 1
+    form[0]
+    for number in (*range(len(form)), 0, 2):
+        for fed, direct in zip(form[number], batches[number], strict=True):
+            np.testing.assert_array_equal(fed, direct)
+
+
 def test_stream_knows_its_shapes(batches):
     inputs, targets, _ = stream(batches).element_spec
     assert inputs.shape.as_list() == [None, 48, 48, 3] and targets.shape.as_list() == [None, 2]
