@@ -252,7 +252,7 @@ def _finish(args: argparse.Namespace, job: Job, conditional: np.ndarray, judged:
 
     apart = job.network.count_params() >= LARGE and not args.no_export
     with page.drawn_beside(result, out, apart, settings.data) as drawn:
-        member = members.open_run(out, network=network)
+        member = members.open_run(out)  # from its file, as `export` does: the same bytes
         if not args.no_export:
             with steps("export"):
                 _export(member, judged, answers)

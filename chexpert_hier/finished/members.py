@@ -211,14 +211,13 @@ def open_model(path: str | os.PathLike[str], engine: str = "keras") -> Member | 
     return open_saved(path) if (Path(path) / "saved_model.pb").is_file() else open_run(path, engine)
 
 
-def open_run(folder: str | os.PathLike[str], engine: str = "keras", network: Any = None) -> Member:
+def open_run(folder: str | os.PathLike[str], engine: str = "keras") -> Member:
     """Load a finished run.
 
     Args:
         folder: a run folder (with recipe.json, model.keras and template.png), or a `.keras` file inside one.
         engine: "keras"; "onnx" for ONNX Runtime and the run's model.onnx, without TensorFlow and Keras; "auto" for the
             latter where it is installed and the run holds a model.onnx of this very network.
-        network: the run's Keras network, where it is at hand; it is loaded otherwise.
 
     Raises:
         InputError: it is no finished run, its network does not fit its recipe, or there is no such engine for it.
@@ -238,7 +237,7 @@ def open_run(folder: str | os.PathLike[str], engine: str = "keras", network: Any
         tree, how = hierarchy.named(facts["tree"], names), Normalisation(*map(tuple, facts["normalisation"]))
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
-    model = network if engine == "keras" else _onnx_network(file, names, recipe, engine)
+    model = None if engine == "keras" else _onnx_network(file, names, recipe, engine)
     return Member(home, recipe, names, tree, croppers_in(home, recipe), how, model or _keras_network(file, names), file)
 
 
