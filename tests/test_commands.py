@@ -158,6 +158,7 @@ def test_progress_on_a_terminal_is_one_line_that_goes_away(monkeypatch):
 
 def test_steps_are_counted_and_none_is_silent_for_long(monkeypatch, capsys, caplog):
     monkeypatch.setattr(commands, "QUIET_FOR", 0.3)
+    monkeypatch.setattr(commands._SCREEN, "bars", [])  # other tests' bars are not this one's
     logging.getLogger("chexpert_hier").setLevel(logging.INFO)
     steps = commands.Steps(["films", "training"])
     with caplog.at_level(logging.INFO, logger="chexpert_hier"), steps("training"):

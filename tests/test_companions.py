@@ -63,7 +63,7 @@ def trained(recipe: str, data: Path, out: Path, *more: str, with_page: bool = Fa
     """Run the main job; its report page, which takes longest, only where asked for."""
     with pytest.MonkeyPatch.context() as patch:
         if not with_page:
-            patch.setattr(page, "write", lambda folder: None)
+            patch.setattr(page, "write", lambda folder, **already: None)
         assert run.main(["--recipe", recipe, "--data", str(data), "--out", str(out), *QUICK, *more]) == 0
     return out
 
