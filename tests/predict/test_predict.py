@@ -201,7 +201,7 @@ def test_odd_films_are_refused_and_damaged_ones_accepted_on_request(run, odd, ca
     assert table[names].notna().all(axis=1).tolist() == [True, False, False, False]
     assert table[names].isna().all(axis=1).tolist() == [False, True, True, True] and table["[match]"].notna().all()
     assert "the file is damaged" in table["[flag]"][3]
-    points = operating.thresholds(open_run(run).validation(), COMPETITION_LABELS)  # maps: of one film, of what is present
+    points = operating.thresholds(open_run(run).validation(), COMPETITION_LABELS)  # of one film
     present = [label for label, point in zip(COMPETITION_LABELS, points) if table[label][0] >= point]
     assert 0 < len(present) < 5
     assert sorted(file.name.rsplit("a.png ")[1] for file in maps.glob("*.png")) == [f"{label}.png" for label in present]
