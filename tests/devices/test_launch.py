@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from chexpert_hier import run
+from chexpert_hier import run, settings
 from chexpert_hier.devices.alone import Devices, shared
 from chexpert_hier.devices.launch import Place, place_of
 from chexpert_hier.errors import InputError
@@ -117,3 +117,16 @@ def test_one_device_takes_all():
     share = Devices().share(5, 2)
     assert np.arange(5)[share.places].tolist() == np.arange(5)[share.kept].tolist() == [0, 1, 2, 3, 4]
     assert share.size == 2 and not share.padded.any()
+
+
+def test_the_linear_rule_multiplies_batch_and_rate_of_every_stage_and_only_on_request():
+    class Four(Devices):
+        count = 4
+
+    def asked(*flags):
+        return settings.settings_of(run.parser().parse_args(["--recipe", "pham2019", *flags]), Four())
+
+    plain, scaled = asked(), asked("--scale-batch")
+    assert [(stage.batch_size, stage.learning_rate) for stage in plain.recipe.stages] == [(32, 1e-4), (32, 1e-4)]
+    assert [(stage.batch_size, stage.learning_rate) for stage in scaled.recipe.stages] == [(128, 4e-4), (128, 4e-4)]
+    assert (plain.scale_batch, scaled.scale_batch) == (1, 4) and scaled.kept_options["scale_batch"] == 4
