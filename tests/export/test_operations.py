@@ -23,7 +23,7 @@ OPTIONS = {
     "bilinear": {"resize": "bilinear"}, "area": {"resize": "area"}, "least match": {"least_match": 0.3},
     "smaller view": {"augment": "random_crop:200", "plain_view": "centre_crop:200"},
     "float16": {"precision": "mixed_float16"}, "bfloat16": {"precision": "mixed_bfloat16"},
-    "larger than the crop": {"image_size": 256}, "CheXpertNet's sizes": {"rescaled_size": 364, "crop_size": 320},
+    "as large as the crop": {"image_size": 224}, "CheXpertNet's sizes": {"rescaled_size": 364, "crop_size": 320},
 }
 
 
