@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType, ModuleType
 from typing import TYPE_CHECKING, NoReturn, TypeVar, cast
 
@@ -80,8 +81,20 @@ def _stop_early(number: int, frame: FrameType | None) -> None:
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
+    if _swallows(frame):
+        threading.Timer(0.05, os.kill, (os.getpid(), number)).start()
+        return
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # one is enough, and a second must not hurt what cleans up
     raise Terminated
+
+
+def _swallows(frame: FrameType | None) -> bool:
+    """Whether Python would report an exception raised here and forget it: in finalizers and weakref callbacks."""
+    while frame is not None:
+        if frame.f_code.co_name == "__del__" or Path(frame.f_code.co_filename).name in ("weakref.py", "_weakrefset.py"):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def answer(main: Callable[[list[str] | None], int | None], argv: list[str] | None = None) -> int:

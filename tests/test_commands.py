@@ -203,3 +203,19 @@ def test_hints_say_how_an_extra_is_installed_from_here(tmp_path, monkeypatch):
     assert errors.install("onnx") == 'pip install "chexpert_hier[onnx]"'
     (tmp_path / "setup.cfg").write_text("[metadata]\nname = chexpert_hier\n")
     assert errors.install("onnx") == 'pip install ".[onnx]"'
+
+
+def test_sigterm_within_a_finalizer_is_not_lost():
+    """Python reports an exception raised there and goes on; the command must still end."""
+    class Going:
+        def __del__(self):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.01)  # where the handler runs
+
+    before = signal.signal(signal.SIGTERM, commands._terminate)
+    try:
+        with pytest.raises(commands.Terminated):
+            Going()
+            time.sleep(5)
+    finally:
+        signal.signal(signal.SIGTERM, before)
