@@ -509,7 +509,8 @@ def write_table(work: Path) -> int:
     text = ["# Do the tests bite? Changes of one thing at a time, and whether a test notices", "",
             "`python experiments/mutate.py MODULE TESTS --sample N` for each row, `--again` after tests were added,",
             "then `--table`. Fewer tried than there are: a random sample (seed 0); a sample of 20 is of changes",
-            "in functions' bodies. Modules that are not listed have not been tried.", "",
+            "in functions' bodies. A row may hold outcomes of several runs; the tests are those of the last one.",
+            "Modules that are not listed have not been tried.", "",
             f"**{total - left} of {total} changes noticed ({1 - left / max(total, 1):.1%})**; "
             f"{sum(one['time'] for one in summaries)} of them by the time limit (endless loops).", "",
             "| module | tried | noticed | share | date | tests |", "|---|---|---|---|---|---|", *rows, "",

@@ -4,12 +4,8 @@ Every variable is on every device, every batch is spread over them, and a step s
 BatchNormalization, one update. The only module, beside `step`, that imports JAX.
 """
 
-import ctypes
 import functools
 import json
-import os
-import signal
-import time
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +19,7 @@ from ..errors import InputError
 from .alone import Devices, Share, shared
 from .launch import Place
 from .step import adapt
-from .watch import COMING, Watch
+from .watch import COMING, Watch, hold_aborts
 
 
 class Group(Devices):
@@ -134,8 +130,7 @@ def _initialize(place: Place) -> None:
     jax.config.update("jax_enable_recoverability", True)
     library, make = distributed._jax, distributed._jax.get_distributed_runtime_client
     library.get_distributed_runtime_client = functools.partial(make, missed_heartbeat_callback=_left_to_the_watch)
-    if os.name == "posix":  # handing that callback its argument may itself abort (std::bad_cast)
-        ctypes.CDLL(None).signal(signal.SIGABRT, _ABORTED)
+    hold_aborts()  # handing that callback its argument may itself abort (std::bad_cast)
     own = host in ("127.0.0.1", "localhost")
     try:
         jax.distributed.initialize(
@@ -148,9 +143,3 @@ def _initialize(place: Place) -> None:
 
 def _left_to_the_watch(*error: Any) -> None:
     """What JAX's client does when its service is gone: nothing."""
-
-
-@ctypes.CFUNCTYPE(None, ctypes.c_int)
-def _ABORTED(number: int) -> None:
-    """An abort waits, so that the watch can name the process that died and end this one; after that it goes on."""
-    time.sleep(10.0)

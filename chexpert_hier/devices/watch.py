@@ -5,9 +5,11 @@ process holds one connection to process 0 (the port after the coordinator's) and
 alive; process 0 passes on who died. Nothing but these words goes over it.
 """
 
+import ctypes
 import json
 import os
 import select
+import signal
 import socket
 import sys
 import threading
@@ -126,6 +128,18 @@ class Watch:
             if not self.over.is_set():
                 print(printable(f"error: {line}; {AGAIN}"), file=sys.stderr, flush=True)
                 os._exit(1)
+
+
+def hold_aborts() -> None:
+    """From now on an abort of C++ code waits some seconds, in which a watch may name the process that died and end this
+    one."""
+    if os.name == "posix":
+        ctypes.CDLL(None).signal(signal.SIGABRT, _held)
+
+
+@ctypes.CFUNCTYPE(None, ctypes.c_int)
+def _held(number: int) -> None:
+    time.sleep(10.0)  # lets the other threads run, whoever held Python's lock
 
 
 def _reason(error: BaseException) -> str:

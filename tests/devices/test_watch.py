@@ -136,3 +136,12 @@ def test_strangers_and_other_jobs_are_turned_away():
     assert right.communicate(timeout=20)[1] == ""
     os.kill(first.pid, signal.SIGKILL)
     first.communicate()
+
+
+def test_an_abort_leaves_the_last_word_to_the_watch():
+    code = ("import os, threading, time\n"
+            "from chexpert_hier.devices import watch\n"
+            "def leave():\n    time.sleep(0.5)\n    print('named', flush=True)\n    os._exit(1)\n"
+            "watch.hold_aborts()\nthreading.Thread(target=leave, daemon=True).start()\nos.abort()")
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[2])
+    assert (ended.returncode, ended.stdout) == (1, "named\n"), ended.stderr

@@ -8,7 +8,6 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
-from finished import make_films, make_run
 
 from chexpert_hier import evaluate, hierarchy
 from chexpert_hier.errors import InputError
@@ -19,21 +18,6 @@ from chexpert_hier.heatmaps.maps import map_file
 from chexpert_hier.labels import CHEXPERT_LABELS, COMPETITION_LABELS
 from chexpert_hier.predict import __main__ as predict_command
 from chexpert_hier.predict import answers, reading
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return make_films(tmp_path_factory.mktemp("predict"))
-
-
-@pytest.fixture(scope="module")
-def run(data):
-    return make_run(data.parent / "run", data)
-
-
-@pytest.fixture(scope="module")
-def frontal(data):
-    return sorted((data / "valid").rglob("*frontal.jpg"))
 
 
 def ask(capsys, *arguments):

@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
-from finished import make_films, make_run
+from finished import make_run
 
 from chexpert_hier import paths
 from chexpert_hier.errors import InputError
@@ -19,21 +19,6 @@ from chexpert_hier.labels import CHEXPERT_LABELS
 from chexpert_hier.predict import __main__ as predict_command
 from chexpert_hier.predict import job, predicting
 from chexpert_hier.predict.engine import Engine
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return make_films(tmp_path_factory.mktemp("job"))
-
-
-@pytest.fixture(scope="module")
-def run(data):
-    return make_run(data.parent / "run", data)
-
-
-@pytest.fixture(scope="module")
-def frontal(data):
-    return sorted((data / "valid").rglob("*frontal.jpg"))
 
 
 class Killed(Exception):
