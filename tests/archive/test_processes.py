@@ -1,12 +1,14 @@
 """The command as a user runs it, with kill -9 at random moments, on two machines, and with films in an object store."""
 
 import collections
+import contextlib
 import os
 import random
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -208,16 +210,12 @@ def test_films_and_results_in_an_object_store(work, expected):
         for file in sorted((work / "films").iterdir()):
             if file.suffix in (".jpg", ".png"):
                 store.upload_file(str(file), "films", f"2026/{file.name}")
-        ask = ["archive", "s3://films/2026", "--model", work / "run", "--out", "s3://films/results", "--rows-per-file",
-               4,
-               "--workers", 1]
-        first = begin(*ask, AWS_ENDPOINT_URL=f"http://{host}:{port}", **keys)
-        while not any("/.lease-" in entry["Key"] for entry in store.list_objects_v2(Bucket="films")["Contents"]):
-            assert first.poll() is None, first.communicate()[0]
-            time.sleep(0.1)
-        assert "another command is working" in command(*ask, code=2, AWS_ENDPOINT_URL=f"http://{host}:{port}", **keys)
-        said = first.communicate(timeout=500)[0]
-        assert first.returncode == 0, said[-3000:]
+        ask = ["archive", "s3://films/2026", "--model", work / "run", "--out", "s3://films/results",
+               "--rows-per-file", 4, "--workers", 1]
+        address = {"AWS_ENDPOINT_URL": f"http://{host}:{port}", **keys}
+        with renewed_lease(store, "films", "results/.lease-000001"):
+            assert "another command is working" in command(*ask, code=2, **address)
+        said = command(*ask, **address)
         assert "15 films: 12 answered, 3 with an error" in said
         objects = [entry["Key"] for entry in store.list_objects_v2(Bucket="films")["Contents"]]
         parts = [key for key in objects if key.startswith("results/results/")]
@@ -229,9 +227,31 @@ def test_films_and_results_in_an_object_store(work, expected):
         wanted = expected.loc[[Path(path).name for path in good["Path"]]]
         assert good["Path"].str.startswith("s3://films/2026/film").all()
         np.testing.assert_allclose(good["Edema"], pd.to_numeric(wanted["Edema"]), atol=1e-6)
-        assert "holds this job already" in command(*ask, code=2, AWS_ENDPOINT_URL=f"http://{host}:{port}", **keys)
+        assert "holds this job already" in command(*ask, code=2, **address)
     finally:
         server.stop()
+
+
+@contextlib.contextmanager
+def renewed_lease(store, bucket, key):
+    """Another command's lease in the store, rewritten like a living one's for as long as the block lasts."""
+    over = threading.Event()
+
+    def renew():
+        count = 0
+        while not over.wait(0.2):
+            count += 1
+            store.put_object(Bucket=bucket, Key=key, Body=str(count).encode())
+
+    store.put_object(Bucket=bucket, Key=key, Body=b"0")
+    renewing = threading.Thread(target=renew)
+    renewing.start()
+    try:
+        yield
+    finally:
+        over.set()
+        renewing.join()
+        store.delete_object(Bucket=bucket, Key=key)
 
 
 def _download(store, key):
