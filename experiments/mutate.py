@@ -13,8 +13,8 @@ in a fixture; without that limit for `--again --budget inf`). So a change counts
 notices it. The tests are collected once; each change of a function's body is tried in a fork, in which the function
 gets the changed code. Other changes (constants, defaults, classes) go into the file and the tests are collected anew.
 
-Results are kept as JSON lines, so that a stopped run goes on; a change is known by its function, its text and its
-place among equal ones there, so that results outlive edits elsewhere.
+Results are kept as JSON lines, so that a stopped run goes on (`--seconds` stops by itself); a change is known by its
+function, its text and its place among equal ones there, so that results outlive edits elsewhere.
 """
 
 import argparse
@@ -50,6 +50,7 @@ ARITHMETIC = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: as
               ast.Mod: ast.Mult, ast.Pow: ast.Mult, ast.BitAnd: ast.BitOr, ast.BitOr: ast.BitAnd,
               ast.BitXor: ast.BitOr, ast.LShift: ast.RShift, ast.RShift: ast.LShift, ast.MatMult: ast.Add}
 BUDGET = 5.0
+LEAST_LIMIT = 20  # seconds of the processor that tests get at least: some load TensorFlow and trace a graph first
 LOGIC = {ast.And: ast.Or, ast.Or: ast.And}
 
 
@@ -217,6 +218,11 @@ class Known:
         ends = list(accumulate(self.seconds[name] for name in order))
         return [name for place, (name, end) in enumerate(zip(order, ends)) if place < 5 or end <= budget]
 
+    def tests_and_limit(self, found: Mutation, args: argparse.Namespace) -> tuple[list[str], int]:
+        """As `tests`, and the seconds of the processor after which they are taken to run for ever."""
+        names = self.tests(found, args.again, args.budget)
+        return names, LEAST_LIMIT + round(3 * sum(self.seconds[name] for name in names))
+
     def _runs(self, test: str, lines: range) -> bool:
         return any(test in self.lines.get(line, ()) for line in lines)
 
@@ -270,9 +276,11 @@ def _pytest(tree: Path, tests: list[str], plugin: object) -> int:
     sys.dont_write_bytecode = not isinstance(plugin, Recorder)
     sys.path[:] = [str(tree), *(part for part in sys.path if Path(part or ".").resolve() not in (ROOT, tree))]
     os.environ |= {"PYTHONPATH": str(tree), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    import cv2
     import pytest
     from hypothesis import Phase, settings
 
+    cv2.setNumThreads(1)  # its threads do not live on in a fork, which would wait for them for ever
     settings.register_profile("one", database=None, deadline=None, phases=(Phase.explicit, Phase.generate))
     settings.load_profile("one")
     sys.settrace(getattr(plugin, "trace", None))
@@ -289,7 +297,7 @@ class Module:
     changes: int
     chosen: list[Mutation]
     log: Path
-    todo: list[tuple[Mutation, list[str]]] = field(default_factory=list)
+    todo: list[tuple[Mutation, list[str], int]] = field(default_factory=list)  # a change, its tests, their limit
 
     def changed(self, found: Mutation) -> bytes:
         return self.source[:found.start] + found.new.encode() + self.source[found.end:]
@@ -305,9 +313,9 @@ class Patcher:
     Each is tried in a fork in which the function has the changed code, wherever it was imported to.
     """
 
-    def __init__(self, tree: Path, modules: list[Module], limit: int):
+    def __init__(self, tree: Path, modules: list[Module], end: float):
+        self.end = end
         self.modules = {str(tree / module.name): module for module in modules}
-        self.limit = limit
         self.imported: set[tuple[str, int]] = set()  # lines that have run already: a change there comes too late
 
     def trace(self, frame: FrameType, event: str, _: object) -> Any:
@@ -320,10 +328,10 @@ class Patcher:
         sys.settrace(None)
         items = {item.nodeid: item for item in session.items}
         for file, module in self.modules.items():
-            for found, tests in module.todo:
-                if (patch := self.patch(file, module, found)) is not None:
+            for found, tests, limit in module.todo:
+                if time.monotonic() < self.end and (patch := self.patch(file, module, found)) is not None:
                     some = [items[name] for name in tests]
-                    module.keep(found, outcome_of(partial(self._try, session, *patch, some), self.limit))
+                    module.keep(found, outcome_of(partial(self._try, session, *patch, some), limit))
         return True
 
     def patch(self, file: str, module: Module, found: Mutation) -> tuple[Any, CodeType] | None:
@@ -395,6 +403,7 @@ def parser() -> argparse.ArgumentParser:
     answer.add_argument("--seed", type=int, default=0)
     answer.add_argument("--only", default="", help="only changes whose name contains this, e.g. a function")
     answer.add_argument("--budget", type=float, default=BUDGET, help="seconds of tests that a change must survive")
+    answer.add_argument("--seconds", type=float, default=float("inf"), help="stop after so long; to be gone on with")
     answer.add_argument("--again", action="store_true", help="try the survivors once more, by all the tests")
     answer.add_argument("--bodies", action="store_true", help="only changes in the bodies of functions, the quick ones")
     answer.add_argument("--list", action="store_true", help="only print what would be tried")
@@ -432,6 +441,7 @@ def _module(file: Path, args: argparse.Namespace) -> Module:
 
 def tried(args: argparse.Namespace, modules: list[Module]) -> bool:
     """Try what has not been tried; whether the tests pass without any change."""
+    end = time.monotonic() + args.seconds
     args.work.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         tree = copied(Path(folder))
@@ -441,25 +451,24 @@ def tried(args: argparse.Namespace, modules: list[Module]) -> bool:
             return False
         for module in modules:
             first, known = Known.read(lines, module.name), _read(module.log)
-            module.todo = [(found, first.tests(found, args.again, args.budget)) for found in module.chosen
+            module.todo = [(found, *first.tests_and_limit(found, args)) for found in module.chosen
                            if found.name not in known or (args.again and known[found.name] == "pass")]
-        limit = 30 + round(2 * sum(first.seconds.values()))
         for module in modules:
             module.log.touch()
         started = {module.name: module.log.stat().st_size for module in modules}
-        files = sorted({name.split("::")[0] for module in modules for _, names in module.todo for name in names})
+        files = sorted({name.split("::")[0] for module in modules for _, names, _ in module.todo for name in names})
         if files:
-            outcome(tree, files, Patcher(tree, modules, limit), 10 ** 6)
+            outcome(tree, files, Patcher(tree, modules, end), 10 ** 6)
         for module in modules:
-            _try_whole_files(tree, module, started[module.name], limit)
+            _try_whole_files(tree, module, started[module.name], end)
     return True
 
 
-def _try_whole_files(tree: Path, module: Module, start: int, limit: int) -> None:
+def _try_whole_files(tree: Path, module: Module, start: int, end: float) -> None:
     """Changes that are more than a function's code: in the file itself, the tests collected anew for each."""
     done = {json.loads(line)["name"] for line in module.log.read_bytes()[start:].splitlines()}
-    for found, names in module.todo:
-        if found.name not in done:
+    for found, names, limit in module.todo:
+        if found.name not in done and time.monotonic() < end:
             (tree / module.name).write_bytes(module.changed(found))
             files = sorted({name.split("::")[0] for name in names})
             module.keep(found, outcome(tree, files, Chosen(names), limit))
@@ -469,6 +478,9 @@ def _try_whole_files(tree: Path, module: Module, start: int, limit: int) -> None
 def _sum_up(module: Module, args: argparse.Namespace) -> None:
     """One module's result, printed and kept for the table."""
     told = _read(module.log)
+    if left := sum(found.name not in told for found in module.chosen):
+        print(f"{module.name}: {left} changes are still to be tried; give the same command again")
+        return
     survivors = [found for found in module.chosen if told[found.name] == "pass"]
     count = len(module.chosen)
     if not args.only:

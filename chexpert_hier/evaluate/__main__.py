@@ -17,8 +17,13 @@ if TYPE_CHECKING:
     from .findings import Findings
     from .joining import Joining
     from .result import Judging
+    from .runs import Run
 
 log = logging.getLogger("chexpert_hier.evaluate")
+
+# What says how files are joined and what stands beside them; a run's own recipe says that of the run.
+OF_FILES = ("unit", "rule", "patients", "truth_blank", "intersect", "ensemble", "conditional", "pairs", "fit",
+            "radiologists", "meta")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -110,15 +115,13 @@ def _check(args: argparse.Namespace) -> None:
         raise InputError(f"--out {args.out}: is a file; give a folder")
     if args.run and (args.predictions or args.truth):
         raise InputError("--run takes the run's own predictions and truth; leave --predictions and --truth out")
-    if args.run and (args.unit or args.rule or args.patients or args.truth_blank or args.ensemble or args.conditional):
-        raise InputError("--run judges as the run judges itself; leave --unit, --rule, --patients, --truth-blank, "
-                         "--ensemble and --conditional out, or give its files with --predictions and --truth")
+    if args.run and (given := [f"--{name.replace('_', '-')}" for name in OF_FILES if getattr(args, name)]):
+        raise InputError(f"--run judges as the run judges itself; leave {', '.join(given)} out, or give its files with "
+                         "--predictions and --truth")
     if (args.data or args.reader) and not args.run:
         raise InputError("--data and --reader belong to --run: the model that answers for these films")
     if not args.run and not (args.predictions and args.truth):
         raise InputError("give --predictions and --truth, or --run")
-    if args.run and args.data and (args.fit or args.radiologists or args.meta):
-        raise InputError("--data sets inside beside outside; leave --fit, --radiologists and --meta out")
 
 
 def _asked(args: argparse.Namespace) -> dict[str, object]:
@@ -185,8 +188,12 @@ def _own(args: argparse.Namespace, judging: "Judging") -> "Findings":
     from .runs import read_run
     run = read_run(args.run)
     joining = replace(run.joining, views=args.views, labels=args.labels or run.joining.labels)
-    judging = replace(judging, name=run.name, tree=judging.tree or run.tree, seed=args.seed or run.recipe.seed)
-    return Findings([evaluate(run.predictions, run.truth, joining, judging, conditional=run.conditional)])
+    return Findings([evaluate(run.predictions, run.truth, joining, _as_the_run(run, judging),
+                              conditional=run.conditional)])
+
+
+def _as_the_run(run: "Run", judging: "Judging") -> "Judging":
+    return replace(judging, name=run.name, tree=judging.tree or run.tree, seed=judging.seed or run.recipe.seed)
 
 
 def _outside(args: argparse.Namespace, judging: "Judging") -> "Findings":
@@ -198,10 +205,10 @@ def _outside(args: argparse.Namespace, judging: "Judging") -> "Findings":
     run = read_run(args.run)
     with locked(args.out):
         other = answer_outside(run, args.data, args.out, args.reader, judging.by)
-    inside = join(run.predictions, run.truth, replace(run.joining, labels=args.labels or run.joining.labels))
-    outside = join(other.predictions, other.truth, replace(other.joining, labels=args.labels))
-    judging = replace(judging, tree=judging.tree or run.tree, name=run.name)
-    found = compare_outside(inside, outside, judging, other.name)
+    inside = join(run.predictions, run.truth, replace(run.joining, views=args.views,
+                                                      labels=args.labels or run.joining.labels))
+    outside = join(other.predictions, other.truth, replace(other.joining, views=args.views, labels=args.labels))
+    found = compare_outside(inside, outside, _as_the_run(run, judging), other.name)
     found.notes.extend(other.notes)
     return Findings([replace(found.inside, name=f"{run.name}, inside"),
                      replace(found.outside, name=f"{run.name}, {other.name}")], external=found)

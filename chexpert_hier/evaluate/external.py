@@ -114,7 +114,7 @@ def _table(here: Result, there: Result) -> pd.DataFrame:
     used = np.flatnonzero(table["label"].isin(over.labels) & table["difference"].notna())
     numbers = table.select_dtypes("number").columns
     mean: dict[str, Any] = {"label": over.name, **table.loc[used, numbers].mean()}
-    mean |= {c: np.nan for c in numbers if c.startswith(("p_", "threshold")) or c.endswith(("_low", "_high"))}
+    mean |= {c: np.nan for c in numbers if c.startswith(("p_", "threshold")) or "_low" in c or "_high" in c}
     for side, result in both:
         mean |= {f"{c}_{side}": int(table.loc[used, f"{c}_{side}"].sum()) for c in ("positives", "negatives")}
         mean[f"auroc_low_{side}"], mean[f"auroc_high_{side}"] = percentile_interval(_mean_of(result, used))

@@ -142,12 +142,13 @@ def join(predictions: pd.DataFrame, truth: pd.DataFrame, joining: Joining | None
     uncertain = _count_unknown(known[chosen].to_numpy(float)[counted], chosen, joining.truth_blank, notes)
     if joining.truth_blank == "negative":
         known[chosen] = known[chosen].fillna(0.0)
-    films = len(scored)
+    films = scored[JOINED]
     scored = aggregate(scored, unit, joining.rule, chosen, "score")
     known = aggregate(known, unit, "max", chosen, "truth")
     scored, known = _matched(scored, known, joining.intersect, notes)
-    if unit != "film" and films > len(scored):
-        notes.append(f"{films:,} films were joined into {len(scored):,} {UNITS[unit]} by {_rule_in_words(joining)}.")
+    judged = int(films.isin(scored[JOINED]).sum())
+    if unit != "film" and judged > len(scored):
+        notes.append(f"{judged:,} films were joined into {len(scored):,} {UNITS[unit]} by {_rule_in_words(joining)}.")
     who = _patient_names(known, notes)
     about = known.drop(columns=[*chosen, KEY, PATIENT, JOINED])
     if meta is not None:

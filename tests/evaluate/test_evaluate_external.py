@@ -1,6 +1,7 @@
 """A model inside and outside: numbers against their definitions, the run folder, and the command on another phantom."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import cv2
@@ -16,6 +17,8 @@ from chexpert_hier import commands, datasets, evaluate, recipes
 from chexpert_hier.errors import InputError
 from chexpert_hier.evaluate import external, runs
 from chexpert_hier.evaluate.__main__ import main
+from chexpert_hier.evaluate.comparison import holm, normal_p, variance_of
+from chexpert_hier.evaluate.variance import influence
 from chexpert_hier.labels import CHEXPERT_LABELS
 
 
@@ -181,7 +184,10 @@ def test_the_runs_own_films_are_left_out(place, monkeypatch):
     (["--data", "x"], "belong to --run"), ([], "--predictions and --truth, or --run"),
     (["--run", "RUN", "--truth", "t.csv"], "leave --predictions and --truth out"),
     (["--run", "RUN", "--unit", "film"], "judges itself"),
-    (["--run", "RUN", "--data", "x", "--meta", "m"], "leave --fit"),
+    (["--run", "RUN", "--data", "x", "--meta", "m"], "leave --meta out"),
+    (["--run", "RUN", "--truth-blank", "ignore", "--fit", "p", "t"], "leave --truth-blank, --fit out"),
+    (["--run", "RUN", "--intersect", "--radiologists", "r", "--pairs", "all"],
+     "leave --intersect, --pairs, --radiologists out"),
     (["--run", "none"], "recipe.json"), (["--run", "RUN", "--data", "none"], "no such folder")])
 def test_what_does_not_go_together_is_one_line(place, tmp_path, capsys, arguments, words):
     arguments = [str(place[2]) if word == "RUN" else word for word in arguments]
@@ -199,3 +205,148 @@ def test_what_does_not_go_together_is_one_line(place, tmp_path, capsys, argument
 def test_a_difference_counts_where_interval_and_p_value_agree(gap, low, high, p, words):
     row = {"difference": gap, "difference_low": low, "difference_high": high, "p_holm": p}
     assert external._verdict(row) == words
+
+
+def test_the_mean_inside_and_outside_by_hand(found):
+    inside, outside, result = found
+    row, here, there = result.table.iloc[-1], result.inside, result.outside
+    for side, judged_ in (("inside", here), ("outside", there)):
+        means = judged_.replicates.mean(1)
+        assert [row[f"auroc_low_{side}"], row[f"auroc_high_{side}"]] == pytest.approx(np.quantile(means, [.025, .975]))
+        assert row[f"positives_{side}"] == judged_.table["positives"].iloc[:-1].sum()
+        assert row[f"negatives_{side}"] == judged_.table["negatives"].iloc[:-1].sum()
+    gap = there.replicates.mean(1) - here.replicates.mean(1)
+    assert [row["difference_low"], row["difference_high"]] == pytest.approx(np.quantile(gap, [.025, .975]))
+    variance = 0.0
+    for cases in (inside, outside):
+        parts = [influence(cases.scores[:, [k]], cases.truth[:, k], cases.patients, cases.total_patients)[:, 0]
+                 for k in range(5)]
+        variance += variance_of(np.mean(parts, 0))
+    assert row["p_delong"] == row["p_holm"] == pytest.approx(normal_p(row["difference"], variance))
+    assert row[["threshold", "sensitivity_low_inside", "specificity_high_outside"]].isna().all()
+    for column in ("prevalence_outside", "mean_score_inside", "slope_outside", "sensitivity_outside", "brier_inside"):
+        assert row[column] == pytest.approx(result.table[column].iloc[:-1].mean())
+    first = result.table.iloc[0]
+    drawn = there.replicates[:, 0] - here.replicates[:, 0]
+    assert [first["difference_low"], first["difference_high"]] == pytest.approx(np.quantile(drawn, [.025, .975]))
+    areas = sum(evaluate.delong(c.scores[:, 0], c.truth[:, 0], c.patients).covariance[0, 0] for c in (inside, outside))
+    assert first["p_delong"] == pytest.approx(normal_p(first["difference"], areas))
+    np.testing.assert_allclose(result.table["p_holm"][:-1], holm(result.table["p_delong"].to_numpy()[:-1]))
+    assert first["prevalence_inside"] == pytest.approx(inside.truth[:, 0].mean())
+    assert first["brier_calibrated_outside"] == there.table["brier_calibrated"].iloc[0] != first["brier_outside"]
+    assert result.name == "elsewhere" and len(result.notes) == 3
+    assert result.notes[0] == f"Inside: {inside.in_words}; outside (elsewhere): {outside.in_words}."
+    assert (here.settings["seed"], there.settings["seed"]) == (0, 1)  # drawn apart
+    assert (here.name, there.name, here.subgroups, there.subgroups) == ("inside", "outside", None, None)
+    assert list(there.cases.who[:1]) == [f"outside: {outside.who[0]}"]
+
+
+def test_a_label_without_a_class_outside_leaves_the_mean(found):
+    inside, outside, _ = found
+    truth = outside.truth.copy()
+    truth[:, 0] = 0
+    part = external.compare_outside(inside, replace(outside, truth=truth), evaluate.Judging(replicates=20), "x")
+    row = part.table.iloc[0]
+    assert np.isnan(row["difference"]) and row["prevalence_outside"] == 0 and part.subgroups is None
+    mean = part.table.iloc[-1]
+    assert mean["difference"] == pytest.approx(part.table["difference"].iloc[1:-1].mean())
+    assert mean["positives_inside"] == part.inside.table["positives"].iloc[1:-1].sum()
+    assert mean["auroc_low_outside"] == pytest.approx(np.quantile(part.outside.replicates[:, 1:].mean(1), 0.025))
+    nothing = replace(outside, truth=truth * np.nan)
+    empty = external.compare_outside(inside, nothing, evaluate.Judging(replicates=20), "x").table
+    assert empty["verdict"].tolist() == ["cannot be told"] * 6 and np.isnan(empty["auroc_low_inside"].iloc[-1])
+    assert empty["prevalence_outside"].iloc[0] == 0 and np.isnan(empty["mean_score_outside"].iloc[0])
+
+
+def test_how_a_recipes_films_are_judged():
+    recipe = replace(recipes.named("phantom"), unit="study", study_score="mean", blank="ignore")
+    studies = ["a/valid/patient00001/study1/v.jpg"] * 2
+    films = [studies[0], "b/00000013_005.png"]
+    assert runs.joining_of(recipe, ("Edema",), studies, "PQ") == evaluate.Joining(
+        ("Edema",), None, "study", "mean", "ignore")
+    assert runs.joining_of(recipe, ("Edema",), films, "PQ") == evaluate.Joining(
+        ("Edema",), ["P", "Q"], "film", "mean", "ignore")
+    assert runs.joining_of(replace(recipe, unit="patient"), ("Edema",), films, "PQ").unit == "patient"
+
+
+def test_a_film_of_a_run_is_found_below_its_data_or_beside(tmp_path):
+    for place in ("data/train/a.jpg", "data/b.jpg", "c.jpg"):
+        (tmp_path / place).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / place).touch()
+    root = tmp_path / "data"
+    for name, expected in (("b.jpg", "data/b.jpg"), ("c.jpg", "c.jpg"), ("data/b.jpg", "data/b.jpg"),
+                           ("old/train/a.jpg", "data/train/a.jpg"), ("d.jpg", None)):
+        assert runs._file_of(root, name) == (expected and tmp_path / expected)
+
+
+def test_a_folder_holds_one_jobs_answers(tmp_path):
+    runs._keep_job(tmp_path, {"b": 1, "a": tmp_path})
+    assert json.loads((tmp_path / "outside.json").read_text()) == {"a": str(tmp_path), "b": 1}
+    runs._keep_job(tmp_path, {"a": tmp_path, "b": 1})
+    with pytest.raises(InputError, match=r"answers of another model or on other films \(outside\.json\)"):
+        runs._keep_job(tmp_path, {"b": 2})
+    (tmp_path / "predictions.csv").touch()
+    runs._keep_job(tmp_path, {"a": tmp_path, "b": 1})
+    (tmp_path / "outside.json").unlink()
+    with pytest.raises(InputError, match=r"holds predictions\.csv of something else"):
+        runs._keep_job(tmp_path, {"b": 1})
+    assert not (tmp_path / "outside.json").exists()
+
+
+def test_answers_outside_are_read_beside_the_truth_and_not_asked_for_twice(place, tmp_path, monkeypatch):
+    other, read, asked = small_data(tmp_path / "other", 3), runs.read_run(place[2]), []
+    own = place[1] / "train" / "patient00001" / "study1" / "view1_frontal.jpg"
+    (other / own.relative_to(place[1])).write_bytes(own.read_bytes())
+
+    def answer(run, root, out):
+        asked.append((run.folder, root))
+        pd.read_csv(out / "truth.csv")[["Path"]].iloc[3:].assign(Edema=0.5).to_csv(out / "predictions.csv", index=False)
+
+    monkeypatch.setattr(runs, "_predict", answer)
+    with pytest.raises(InputError, match=r"--by: .*other has no column 'sex'; there are: Path, File, Patient, "
+                       r"Frontal/Lateral, Sex, Age, AP/PA\. Did you mean Sex"):
+        runs.answer_outside(read, other, tmp_path / "out", by=["Sex", "sex"])
+    assert not asked and not (tmp_path / "out").exists()
+    for _ in range(2):
+        found = runs.answer_outside(read, other, tmp_path / "out", by=["Sex"])
+    assert asked == [(place[2], other)] and found.name == "other"
+    assert found.truth["Path"].tolist() == found.predictions["Path"].tolist() and len(found.truth) == 40 - 1 - 3
+    assert found.truth.index.tolist() == list(range(36))
+    assert found.joining == evaluate.Joining(None, None, "study", read.recipe.study_score, read.recipe.blank)
+    assert found.notes == ["1 films of other are films of the run itself and are left out.",
+                           "3 films could not be answered for and are left out (predictions.skipped.csv)."]
+    gone = replace(read, facts={**read.facts, "data": {"root": str(tmp_path / "gone" / "far")}})
+    notes = runs.answer_outside(gone, other, tmp_path / "out2").notes
+    assert len(notes) == 2 and notes[0].startswith("40 films have the same paths as films of the run, whose own films")
+
+
+def test_a_run_that_is_not_finished_and_one_without_a_model(place, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(place[2], run)
+    (run / "conditional.csv").unlink()
+    read = runs.read_run(run)
+    assert read.conditional is None and runs.read_run(place[2]).conditional is not None
+    size = runs._model_size(read)
+    assert size == [len(b"no network"), (run / "model.keras").stat().st_mtime_ns]
+    (run / "model.keras").unlink()
+    with pytest.raises(InputError, match=r"has no model\.keras"):
+        runs._model_size(read)
+    for name in ("split.csv", "truth.csv"):
+        (run / name).unlink()
+        with pytest.raises(InputError, match=rf"{name} is missing; the run is not finished\. Go on.*--resume$"):
+            runs.read_run(run)
+
+
+def test_the_model_answers_in_a_process_of_its_own(place, tmp_path, monkeypatch):
+    read, calls = runs.read_run(place[2]), []
+    monkeypatch.setattr(runs.subprocess, "run", lambda command: calls.append(command) or replace_code(len(calls) - 1))
+
+    def replace_code(code):
+        return type("Done", (), {"returncode": code})
+
+    runs._predict(read, tmp_path / "films", tmp_path)
+    assert calls[0][1:] == [
+        "-m", "chexpert_hier.predict", str(tmp_path / "truth.csv"), "--root", str(tmp_path / "films"), "--model",
+        str(place[2]), "--out", str(tmp_path / "predictions.csv"), "--skip-bad", "--resume"]
+    with pytest.raises(InputError, match=r"could not answer for the films of .*films; the reason stands above"):
+        runs._predict(read, tmp_path / "films", tmp_path)

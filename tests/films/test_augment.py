@@ -54,7 +54,7 @@ def test_views_by_hand():
     np.testing.assert_allclose(augment.scaled(one, False), [np.eye(2) / 1.02, np.eye(2) / 0.98])
     np.testing.assert_allclose(augment.sheared(one, False)[1], [[1, -5 / 224], [0, 1]])
     assert augment.mirrored(one, False)[:, 0, 0].tolist() == [-1, -1]
-    assert augment.mirrored(one, True)[:, 0, 0].tolist() == [-1, 1]
+    assert augment.mirrored(one, True)[:, 0, 0].tolist() == [-1, 1] and augment.mirrored(one * 0, True)[0, 0, 0] == 1
 
 
 def test_a_new_view_is_one_function_and_one_row(monkeypatch):
