@@ -197,6 +197,9 @@ def test_folds_share_out_the_positives():
     np.testing.assert_array_equal(fold, thresholds.folds_of(truth, patients, 0, 5))
     assert (fold != thresholds.folds_of(truth, patients, 1)).any()
     assert len(thresholds.folds_of(np.zeros(0), np.zeros(0, int))) == 0
+    order = np.random.default_rng(7).permutation(43)                  # those with the finding first, in this order
+    dealt = [*order[order < 12], *order[order >= 12]]
+    assert thresholds.folds_of(truth, patients, 7)[dealt].tolist() == [k % 5 for k in range(43)]
 
 
 def test_calls_and_their_counts_by_hand():
@@ -222,6 +225,9 @@ def test_wilsons_interval_by_hand():
     low, high = calibration.wilson(np.array([0.5, 0.0, 1.0]), np.array([10, 10, 10]))
     np.testing.assert_allclose(low, [0.236593, 0.0, 0.722467], atol=1e-6)
     np.testing.assert_allclose(high, [0.763407, 0.277533, 1.0], atol=1e-6)
+    counts = np.arange(1, 2000)
+    assert calibration.wilson(np.ones(1999), counts)[1].max() <= 1
+    assert calibration.wilson(np.zeros(1999), counts)[0].min() >= 0
 
 
 def test_reliability_by_hand():
@@ -272,6 +278,10 @@ def test_the_calibration_slope_is_that_of_logistic_regression():
     theirs = LogisticRegression(C=1e12, tol=1e-10, max_iter=1000).fit(np.log(scores / (1 - scores))[:, None], truth)
     expected = theirs.coef_[0, 0], theirs.intercept_[0]
     assert calibration.logistic(scores, truth) == pytest.approx(expected, abs=1e-4)
+    scores, truth = np.r_[np.full(990, 0.9), np.full(10, 0.2)], (np.arange(1000) % 100 != 0).astype(float)
+    truth[990:] = np.arange(10) % 2                                   # 10 in 990 and 5 in 10 are absent
+    steep = np.log(980 / 10) / np.log(9 * 4), np.log(980 / 10) - np.log(980 / 10) / np.log(9 * 4) * np.log(9)
+    assert calibration.logistic(scores, truth) == pytest.approx(steep, abs=1e-7)     # almost all are present
 
 
 # variance

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from chexpert_hier.errors import InputError
-from chexpert_hier.films import augment, grey, headers, jpeg
+from chexpert_hier.films import augment, grey, headers, jpeg, rescaling
 from chexpert_hier.films.template import Cropper
 
 # ---------------------------------------------------------------------------------------------------- size and grey
@@ -38,7 +38,8 @@ def test_luminance_by_hand():
         (full, none, none), (none, full, none), (none, none, full), (full, full, full), (none, none, none))]
     assert found == [76, 150, 29, 255, 0]                             # 76.245, 149.685, 29.07
     assert grey.luminance(*[np.array([65535], np.uint16)] * 3).tolist() == [65535]
-    assert grey.luminance(full, none, none).dtype == np.uint8
+    nearly = [np.array([level], np.uint8) for level in (0, 183, 27)]                # 2^-16 below 110.5
+    assert grey.luminance(*nearly).tolist() == [110] and grey.luminance(full, none, none).dtype == np.uint8
 
 
 def test_grey_levels_are_scaled_by_the_depth_in_use():
@@ -247,3 +248,48 @@ def test_the_defaults_of_a_cropper_are_the_papers():
         "template", 256, 224, "auto", -1.0, 33)
     whole = Cropper("centre", size=256)
     assert whole.places == 1 and Cropper("none", rescaled=512, size=64).rescaled == 64
+
+
+@pytest.mark.parametrize(("height", "width", "area", "exact"), [
+    (512, 512, False, True), (320, 320, False, True),                 # halves; eighths: 8 digits and 3 for either side
+    (257, 320, False, True), (257, 260, False, True),                 # 512ths and 128ths: 8 + 9 + 7 digits
+    (257, 258, False, False), (257, 257, False, False),               # and 256ths: one digit too many
+    (512, 1024, True, True), (300, 512, True, False), (512, 300, True, False), (768, 768, True, False),
+    (65536, 65536, True, True), (65536, 131072, True, False)])
+def test_when_single_precision_rescales_exactly(height, width, area, exact):
+    """To 256 pixels: where every partial sum is a whole number of parts that 24 binary digits hold."""
+    assert rescaling._exact_in_float32(height, width, 256, area) is exact
+
+
+def test_memory_is_kept_between_films():
+    first = rescaling.scratch("a test", 5, np.float32)
+    assert first.shape == (5,) and first.dtype == np.float32
+    assert np.shares_memory(first, rescaling.scratch("a test", 5, np.float32))
+    assert np.shares_memory(first, rescaling.scratch("a test", 3, np.float32))
+    assert len(rescaling.scratch("a test", 3, np.float32)) == 3
+    larger = rescaling.scratch("a test", 6, np.float32)
+    assert len(larger) == 6 and not np.shares_memory(first, larger)
+    assert not np.shares_memory(larger, rescaling.scratch("another", 6, np.float32))
+
+
+def test_the_neighbours_of_a_place_and_their_weights():
+    """Four places over six pixels, by hand: centres at 0.25, 1.75, 3.25 and 4.75, in eighths."""
+    low, high, share = rescaling._neighbours(np.arange(4), 6, 4, rescaling.in_numpy())
+    assert (low.tolist(), high.tolist(), share.tolist()) == ([0, 1, 3, 4], [1, 2, 4, 5], [2, 6, 2, 6])
+    low, high, share = rescaling._neighbours(np.arange(4), 2, 4, rescaling.in_numpy())    # -0.25, 0.25, 0.75, 1.25
+    assert (low.tolist(), high.tolist(), share.tolist()) == ([0, 0, 0, 1], [1, 1, 1, 1], [0, 2, 6, 0])
+    index, weight, total = rescaling._area_weights(np.array([0, 2, 3]), 6, 4)            # pixels 0-1.5, 3-4.5, 4.5-6
+    assert weight.sum(1).tolist() == [6, 6, 6] and total == 6
+    found = [{int(k): int(w) for k, w in zip(*row) if w} for row in zip(index, weight)]
+    assert found == [{0: 4, 1: 2}, {3: 4, 4: 2}, {4: 2, 5: 4}] and index.max() == 5
+    index, weight, total = rescaling._linear_weights(np.array([1, 3]), 6, 4)
+    assert (index.tolist(), weight.tolist(), total) == ([[1, 2], [4, 5]], [[2, 6], [2, 6]], 8)
+
+
+def test_the_limits_of_a_cropper():
+    assert Cropper("centre", size=1).places == 256 and Cropper("centre", size=256).places == 1
+    for size in (0, 257):
+        with pytest.raises(InputError, match="expected 1 to 256"):
+            Cropper("centre", size=size)
+    plain, odd = Cropper("centre"), Cropper("centre", least=-0.5)
+    assert plain.identity != odd.identity and plain.identity == Cropper("centre", least=-1.0).identity

@@ -75,9 +75,13 @@ def test_codes_are_bits_of_their_own_and_say_their_words():
     ((0, 0, 200, 0, 0, 0), 4), ((0, 0, 0, 200, 0, 0), 8), ((0, 0, 0, 0, 200, 0), 16),
     ((0, 0, 0, 0, 0, 200), 1),
 ])
-def test_the_code_follows_from_the_scores(scores, expected):
+def test_the_code_follows_from_the_scores(scores, expected, monkeypatch):
     """By hand: LEAST is -64, SURE 64."""
+    import tensorflow as tf
+
     assert plausible.view_code(np.array([scores], np.int32)).tolist() == [expected]
+    monkeypatch.setattr(detector, "graph_scores", lambda grey: tf.constant(scores, tf.int32))
+    assert int(plausible.graph_flag(None)) == expected
 
 
 def by_hand(small):
@@ -168,3 +172,37 @@ def test_real_films_are_called_what_they_are(shared_data):
             assert not len(advised) or np.mean(advised == expected) >= 0.9, name
         else:
             assert np.mean(codes != 0) <= 0.03, name
+
+
+def test_the_region_stands_in_the_words():
+    region = FLAGS["region"]
+    assert plausible.words(region.bit, "RIBCAGE") == f"{region.words} (RIBCAGE)"
+    assert plausible.words(FLAGS["colour"].bit, "RIBCAGE") == FLAGS["colour"].words
+    assert plausible.words(region.bit + 1, "RIB") == f"{FLAGS['not frontal'].words}; {region.words} (RIB)"
+
+
+def test_how_coloured_a_file_is(monkeypatch):
+    """Largest less smallest channel, to 255 of whatever depth; grey kinds of file are not looked into."""
+    def found(image, suffix=".png"):
+        return plausible.colour(cv2.imencode(suffix, image)[1].tobytes())
+
+    colour = np.zeros((40, 40, 4), np.uint8)
+    colour[...] = 10, 30, 110, 255
+    deep = colour[..., :3].astype(np.uint16) * 257
+    assert found(colour) == found(colour[..., :3]) == found(deep) == pytest.approx(100)
+    assert found(colour[..., :3], ".jpg") == pytest.approx(100, abs=3)
+    colour[20:, :, 3] = 1                                             # hardly to be seen, and seen
+    colour[20:, :, :3] = 50
+    assert found(colour) == pytest.approx(50)
+    colour[..., 3] = 0
+    assert found(colour) == 0 and plausible.colour(b"") == plausible.colour(b"II*\0 no such film") == 0
+    opened = []
+    monkeypatch.setattr(plausible.cv2, "imdecode", lambda data, flags: opened.append(flags))
+    png = bytearray(cv2.imencode(".png", colour)[1].tobytes())
+    for kind, looked_into in ((0, 0), (2, 1), (3, 1), (4, 0), (6, 1)):
+        png[25] = kind
+        assert plausible.colour(bytes(png)) == 0 and len(opened) == looked_into
+        opened.clear()
+    assert found(colour[..., 0], ".jpg") == 0 and not opened
+    assert found(colour[..., :3], ".jpg") == 0
+    assert opened == [cv2.IMREAD_REDUCED_COLOR_4 | cv2.IMREAD_IGNORE_ORIENTATION]
