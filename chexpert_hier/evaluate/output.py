@@ -55,17 +55,15 @@ def write(result: Result | Findings, out: str | Path, *, page: bool = True, tabl
 
 def _csv_tables(findings: Findings) -> dict[str, pd.DataFrame]:
     several, main = len(findings.results) > 1, findings.main
-    whole = [pd.concat([r.table, r.means], ignore_index=True) if r.means is not None else r.table
-             for r in findings.results]
+    whole = [pd.concat([r.table, r.means]) if r.means is not None else r.table for r in findings.results]
     named = [table.assign(predictions=r.name) if several else table for table, r in zip(whole, findings.results)]
-    out = {"evaluation.csv": pd.concat(named, ignore_index=True)}
+    out = {"evaluation.csv": pd.concat(named)}
     if findings.compared:
-        out["comparisons.csv"] = pd.concat([table.assign(comparison=name) for name, table in findings.compared.items()],
-                                           ignore_index=True)
+        out["comparisons.csv"] = pd.concat([table.assign(comparison=name) for name, table in findings.compared.items()])
     parts = [(r.name, r.subgroups) for r in findings.results if r.subgroups is not None]
     if parts:
         out["subgroups.csv"] = pd.concat([table.assign(predictions=name) if several else table
-                                          for name, table in parts], ignore_index=True)
+                                          for name, table in parts])
     if main.calibrated is not None and main.settings["fitted_on"] == "other films":
         table = pd.DataFrame(main.calibrated, columns=list(main.cases.labels))
         table.insert(0, "Path" if main.cases.unit == "film" else main.cases.unit.capitalize(), main.cases.keys)

@@ -1,6 +1,7 @@
 """A model inside and outside: numbers against their definitions, the run folder, and the command on another phantom."""
 
 import json
+import os
 import shutil
 from dataclasses import replace
 
@@ -15,7 +16,7 @@ from test_evaluate_judging import tables
 
 from chexpert_hier import commands, datasets, evaluate, recipes
 from chexpert_hier.errors import InputError
-from chexpert_hier.evaluate import external, runs
+from chexpert_hier.evaluate import external, output, runs
 from chexpert_hier.evaluate.__main__ import main
 from chexpert_hier.evaluate.comparison import holm, normal_p, variance_of
 from chexpert_hier.evaluate.variance import influence
@@ -235,6 +236,12 @@ def test_the_mean_inside_and_outside_by_hand(found):
     assert first["prevalence_inside"] == pytest.approx(inside.truth[:, 0].mean())
     assert first["brier_calibrated_outside"] == there.table["brier_calibrated"].iloc[0] != first["brier_outside"]
     assert result.name == "elsewhere" and len(result.notes) == 3
+    written = output._csv_tables(evaluate.Findings([here, there], external=result))
+    assert written["external.csv"] is result.table and written["external_subgroups.csv"] is result.subgroups
+    plain = evaluate.Findings([here, there], external=replace(result, subgroups=None))
+    assert list(output._csv_tables(plain)) == ["evaluation.csv", "external.csv"]
+    assert output.as_json(plain)["external"] == {**output.as_json(evaluate.Findings([here, there], external=result))[
+        "external"], "subgroups": []}
     assert result.notes[0] == f"Inside: {inside.in_words}; outside (elsewhere): {outside.in_words}."
     assert (here.settings["seed"], there.settings["seed"]) == (0, 1)  # drawn apart
     assert (here.name, there.name, here.subgroups, there.subgroups) == ("inside", "outside", None, None)
@@ -297,6 +304,10 @@ def test_answers_outside_are_read_beside_the_truth_and_not_asked_for_twice(place
     other, read, asked = small_data(tmp_path / "other", 3), runs.read_run(place[2]), []
     own = place[1] / "train" / "patient00001" / "study1" / "view1_frontal.jpg"
     (other / own.relative_to(place[1])).write_bytes(own.read_bytes())
+    near = place[1] / "train" / "patient00002" / "study1" / "view1_frontal.jpg"       # as large, as old
+    twin = other / near.relative_to(place[1])
+    twin.write_bytes(near.read_bytes()[:-3] + bytes([near.read_bytes()[-3] ^ 1]) + b"\xff\xd9")
+    os.utime(twin, ns=(near.stat().st_atime_ns, near.stat().st_mtime_ns))
 
     def answer(run, root, out):
         asked.append((run.folder, root))

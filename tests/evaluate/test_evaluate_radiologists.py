@@ -153,6 +153,7 @@ def test_radiologists_by_hand():
     assert found.below.to_dict("list") == {
         "label": ["Edema", "Hernia", "mean of 2"], "below_roc": [1, 0, 0.5], "strictly_below_roc": [0, 0, 0],
         "below_pr": [1, 0, 0.5]}
+    assert found.below.index.tolist() == [0, 1, 2]
     assert found.agreement.to_dict("records")[0] == {"label": "Edema", "first": "A", "second": "B", "kappa": 0.5}
     assert len(found.agreement) == 2 and np.isnan(found.agreement["kappa"][1])
     assert found.notes[0].startswith("2 radiologists. ") and "; 40 bootstrap samples" in found.notes[1]
@@ -248,6 +249,8 @@ def test_the_broken_line_at_its_points_and_beyond():
     assert [radiologists._projected(x, y, at) for at in (0, 0.25, 0.5, 0.75, 1, 1.5)] == pytest.approx(
         [0, 0.5, 0.6, 0.9, 1, 1])
     assert radiologists._projected(x, y, 0.5 + 1e-13) == 0.6 == radiologists._projected(x, y, 0.5 - 1e-13)
+    first = radiologists.curve_at(np.array([0.9, 0.8, 0.7]), np.array([0, 1, 0.0]), 0.5, 0.0)
+    assert first == {"curve_sensitivity": 0.0, "curve_precision": 0.0}                # the highest score is a negative
     missing = radiologists.curve_at(np.arange(4.0), np.array([0, 1, 0, 1.0]), np.nan, 0.5)
     assert np.isnan(missing["curve_precision"]) and np.isnan(
         radiologists.curve_at(np.arange(4.0), np.array([0, 1, 0, 1.0]), 0.5, np.nan)["curve_sensitivity"])

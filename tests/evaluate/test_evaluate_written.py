@@ -51,7 +51,7 @@ def test_the_intervals_of_two_systems(two, drawn):
     np.testing.assert_allclose(second.get_ydata(), np.arange(6) + 0.2)
     np.testing.assert_allclose(first.get_xdata(), table["auroc"])
     np.testing.assert_allclose(second.get_xdata(), other["auroc"])
-    for bars, found in zip(axes.collections, (table, other)):
+    for bars, found in zip(axes.collections, (table, other), strict=True):
         ends = np.array([segment[:, 0] for segment in bars.get_segments()])
         np.testing.assert_allclose(ends, found[["auroc_low", "auroc_high"]].to_numpy(float))
     rule, = (line for line in axes.lines if len(line.get_ydata()) == 2)
@@ -103,6 +103,7 @@ def test_a_roc_panel_holds_curves_bands_and_radiologists(two, drawn):
     assert axes.get_xlim() == axes.get_ylim() == (-0.02, 1.02) and axes.get_aspect() == 1
     diagonal, mine, other, ann, bob = lines_of(axes)
     assert diagonal == ([0, 1], [0, 1])
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("1 − specificity", "sensitivity")
     curve = two.results[0].curves["Edema"]
     np.testing.assert_array_equal(mine, [np.r_[0, figures.BAND], np.r_[0, curve["roc"]]])
     np.testing.assert_array_equal(other[1][1:], two.results[1].curves["Edema"]["roc"])
@@ -124,6 +125,8 @@ def test_a_precision_panel_begins_at_the_prevalence(two, drawn):
     assert level[1] == pytest.approx([9 / 120] * 2)
     np.testing.assert_array_equal(mine, [figures.BAND, two.results[0].curves["Edema"]["precision"]])
     assert (ann[0][0], ann[1][0]) == (0.7, 0.5)                       # recall and precision
+    assert drawn[0].axes[0].get_xlabel() == "recall (sensitivity)"
+    assert drawn[0].axes[0].get_ylabel() == "precision (PPV)"
     assert picture.alt.endswith(f"{two.main.table['average_precision'].iloc[1]:.3f}, prevalence 0.075")
 
 
@@ -131,11 +134,12 @@ def test_a_reliability_panel_shows_observed_over_predicted(two, drawn):
     picture = figures._panel(two, "Cardiomegaly", "reliability")
     axes, = drawn[0].axes
     shown = [line for line in axes.lines if len(line.get_xdata()) > 2]
-    for line, kind in zip(shown, ("raw", "scaled")):
+    for line, kind in zip(shown, ("raw", "scaled"), strict=True):
         table = two.main.reliability["Cardiomegaly"][kind]
         np.testing.assert_allclose(np.c_[line.get_xdata(), line.get_ydata()].astype(float),
                                    table[["predicted", "observed"]].to_numpy(float))
-    for bars, kind in zip(axes.collections, ("raw", "scaled")):
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("predicted probability", "observed frequency")
+    for bars, kind in zip(axes.collections, ("raw", "scaled"), strict=True):
         ends = np.array([segment[:, 1] for segment in bars.get_segments()], float)
         table = two.main.reliability["Cardiomegaly"][kind]
         np.testing.assert_allclose(ends, table[["observed_low", "observed_high"]].to_numpy(float))
@@ -240,6 +244,13 @@ def test_the_tree_in_words():
 
 # the files
 
+def test_where_an_evaluation_was_written(tmp_path, monkeypatch):
+    result = judged(*tables(films=40, patients=40), replicates=0, curves=False)
+    assert evaluate.write(result, str(tmp_path / "out"), page=False) == tmp_path / "out"
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["evaluation.csv", "evaluation.json"]
+    assert (tmp_path / "out" / "evaluation.csv").read_text().startswith("label,auroc,auroc_low,")
+
+
 def test_plain_values_for_json():
     value = {1: (np.float32(0.5), NAN, np.inf), "a": np.array([[1, 2]]),
              "b": [np.bool_(True), False, None, np.int64(3)], "c": pd.Timedelta(0), "d": "x"}
@@ -267,7 +278,7 @@ def test_an_evaluation_knows_what_it_was_asked_for(tmp_path):
 def test_the_csv_files_of_an_evaluation(two):
     tables_ = output._csv_tables(two)
     whole = tables_["evaluation.csv"]
-    assert list(tables_) == ["evaluation.csv"] and whole.index.tolist() == list(range(12))
+    assert list(tables_) == ["evaluation.csv"] and len(whole) == 12
     assert whole["predictions"].tolist() == ["mine"] * 6 + ["a name of more than 28 letters"] * 6
     one = judged(*tables(films=60, patients=60), replicates=5, by=["Sex"], mean="weighted", curves=False)
     found = output._csv_tables(evaluate.Findings([one], {"x against y": pd.DataFrame({"p": [0.5, 0.1]})}))
@@ -277,7 +288,7 @@ def test_the_csv_files_of_an_evaluation(two):
     assert "predictions" not in found["evaluation.csv"] and "predictions" not in found["subgroups.csv"]
     assert found["comparisons.csv"].to_dict("list") == {"p": [0.5, 0.1], "comparison": ["x against y"] * 2}
     named = output._csv_tables(evaluate.Findings([*two.results[:1], one]))["subgroups.csv"]
-    assert set(named["predictions"]) == {"predictions"} and named.index.tolist() == list(range(len(named)))
+    assert set(named["predictions"]) == {"predictions"}
 
 
 @pytest.mark.parametrize(("unit", "column"), [("film", "Path"), ("study", "Study"), ("patient", "Patient")])

@@ -73,6 +73,7 @@ def test_a_window_needs_centre_and_width_and_stays_in_its_ends():
 
 
 def test_a_table_of_grey_levels(caplog):
+    caplog.set_level("WARNING", logger="chexpert_hier.films")
     table = pydicom.Dataset()
     table.LUTDescriptor = [3, 5, 12]
     table.add_new("LUTData", "US", [0, 4095, 1000])
