@@ -1,12 +1,16 @@
 """What the steps from a DICOM's stored values to grey do, one by one and by value; no file but where one is needed."""
 
+import io
+import zlib
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from dicom_film import film
 
 from chexpert_hier.films import dicom
-from chexpert_hier.films.decode import read_film
-from chexpert_hier.films.grey import FilmError
+from chexpert_hier.films.decode import decode_film, read_film
+from chexpert_hier.films.grey import DamagedError, FilmError
 
 pydicom = pytest.importorskip("pydicom")
 
@@ -245,3 +249,35 @@ def test_only_whole_eight_bit_jpegs_are_looked_into(shared_data, monkeypatch):
     monkeypatch.setattr(dicom, "read_header", header)
     dicom._broken_jpeg(dicom._open(data))
     assert seen[1:] == [(8, False)]
+
+
+def test_a_transfer_syntax_needs_its_decoder(shared_data, monkeypatch):
+    import pydicom.pixels
+
+    data = (shared_data / "awkward" / "dicom_jpeg_baseline.dcm").read_bytes()
+    monkeypatch.setattr(pydicom.pixels, "get_decoder", lambda syntax: SimpleNamespace(is_available=False))
+    with pytest.raises(FilmError, match=r"no decoder for the transfer syntax JPEG Baseline .* is installed; .*dicom"):
+        read_film(data)
+
+
+@pytest.mark.parametrize("accept", [False, True])
+def test_uncompressed_pixels_that_are_cut_off_stay_refused(accept):
+    data = film(np.arange(1600).reshape(40, 40))
+    with pytest.raises(DamagedError, match=r"x: damaged or cut off: its pixels \(Explicit VR .*\) cannot be decoded"):
+        decode_film(data[:-900], "x", accept_damaged=accept)
+
+
+def test_a_deflated_data_set_may_be_as_large_as_its_bound(monkeypatch):
+    file = pydicom.dcmread(io.BytesIO(film(np.arange(1600).reshape(40, 40))))
+    file.file_meta.TransferSyntaxUID = pydicom.uid.DeflatedExplicitVRLittleEndian
+    out = io.BytesIO()
+    file.save_as(out)
+    data = out.getvalue()
+    rest = data[144 + int.from_bytes(data[140:144], "little"):]
+    size = len(zlib.decompress(rest, -15))
+    monkeypatch.setattr(dicom, "MOST_INFLATED", size)
+    dicom._check_deflated(data)
+    monkeypatch.setattr(dicom, "MOST_INFLATED", size - 1)
+    with pytest.raises(FilmError, match="too large: its data set"):
+        dicom._check_deflated(data)
+    dicom._check_deflated(film(np.zeros((40, 40))))                   # not deflated
