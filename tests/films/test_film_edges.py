@@ -160,6 +160,33 @@ def test_exif_is_looked_for_in_the_first_64_kib():
     assert headers.read_header(a_jpeg(fill, segment(0xE2, bytes(1000)), tag, plain)).orientation == 1
 
 
+@pytest.mark.parametrize(("last", "found"), [(65536, 6), (65537, 1)])
+def test_the_first_64_kib_end_where_they_end(last, found):
+    begin = 2 + 4 + 4 + 6 + len(exif(6))                              # both segments' heads, "Exif" and the directory
+    data = a_jpeg(segment(0xE2, bytes(last - begin)), segment(0xE1, b"Exif\0\0" + exif(6)), segment(0xC0, frame()))
+    assert data.index(exif(6)) + len(exif(6)) == last and headers.read_header(data).orientation == found
+
+
+@pytest.mark.parametrize("order", ["II", "MM"])
+def test_only_a_directorys_own_entries_count(order):
+    stray = struct.pack("<HHIHH" if order == "II" else ">HHIHH", 0x0112, 3, 1, 6, 0)
+    body = exif(6, order, tag=0x0113) + stray
+    assert headers.read_header(a_png(extra=chunk(b"eXIf", body))).orientation == 1
+
+
+def test_short_frames_and_large_sides():
+    for cut, piece in ((6, (8, 8)), (7, (8, 8)), (8, (16, 16))):      # its first sampling is the eighth
+        found = headers.read_header(a_jpeg(segment(0xC0, frame(700, 600, (0x22, 0x11, 0x11))[:cut])))
+        assert found[:5] == ("JPEG", 700, 600, 3, 8) and found.piece == piece
+    assert headers.read_header(a_jpeg(segment(0xC0, frame(sampling=(0x22, 0x11))))).piece == (16, 16)
+    with pytest.raises(grey.FilmError, match="before its picture begins"):
+        headers.read_header(a_jpeg(segment(0xC0, frame()[:5])))
+    with pytest.raises(grey.FilmError, match="before its picture begins"):         # ends with the head of its scan
+        headers.read_header(b"\xff\xd8" + segment(0xC0, frame()) + b"\xff\xda\0\x08", whole=False)
+    tall = headers.PNG_SIGNATURE + chunk(b"IHDR", struct.pack(">IIBBBBB", 2 ** 25 + 3, 2 ** 24 + 5, 8, 0, 0, 0, 0))
+    assert headers.read_header(tall + chunk(b"IEND", b""))[1:3] == (2 ** 24 + 5, 2 ** 25 + 3)
+
+
 @pytest.mark.parametrize("magic", headers.OTHER_FORMATS)
 def test_other_formats_are_named(magic):
     with pytest.raises(grey.FilmError, match=f"{headers.OTHER_FORMATS[magic]} is not supported"):
