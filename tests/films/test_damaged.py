@@ -165,6 +165,9 @@ def test_what_stands_beside_a_step_counts_against_it():
     far = brighter_from(2, 3, (48, 40))
     far[24:32, 24:] += 3  # behind the step, on the lower edge
     assert jpeg.step(far) == 10 - 3
+    above = brighter_from(2, 3, (48, 40))
+    above[:8, :16] += 8  # beside another edge than the step's
+    assert jpeg.step(above) == 10
 
 
 def test_the_piece_of_a_jpeg_is_its_sampling():

@@ -24,6 +24,8 @@ def test_sizes_at_their_limits(height, width, pixel_bytes, words):
         with pytest.raises(grey.FilmError, match=words):
             grey.check_size(height, width, 32, pixel_bytes)
     assert grey.check_size(10_000, 20_000, 1) is None and grey.MIN_SIDE == 32
+    with pytest.raises(grey.FilmError, match="expected at most 89,478,485 in all"):
+        grey.check_size(10_000, 10_000, 32, 3)
 
 
 def test_bands_are_the_whole_image_in_order():
