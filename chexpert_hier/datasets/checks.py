@@ -139,12 +139,14 @@ def _look(path: Path) -> tuple[bytes, str, list[str]]:
     except FilmError as error:
         return digest, str(error).removeprefix("film: "), []
     header = read_header(data)
-    png = header.kind == "PNG"
+    jpeg, png, webp = (header.kind == kind for kind in ("JPEG", "PNG", "WebP"))
     colour_type = data[25] if png else None  # 3: palette; 4 and 6: with alpha
-    oddities = {"colour film": header.channels == 3 or colour_type == 6, "CMYK film": not png and header.channels == 4,
+    oddities = {"colour film": (header.channels == 3 and not webp) or colour_type == 6,  # a WebP always has colours
+                "CMYK film": jpeg and header.channels == 4,
                 "16-bit film": header.bits == 16, "rotated film (EXIF)": header.orientation != 1,
                 "palette film": colour_type == 3,
-                "transparent film": colour_type in (4, 6) or (png and b"tRNS" in data[:data.find(b"IDAT")])}
+                "transparent film": colour_type in (4, 6) or (webp and header.channels == 4)
+                                    or (png and b"tRNS" in data[:data.find(b"IDAT")])}
     return digest, "", [name for name, found in oddities.items() if found]
 
 

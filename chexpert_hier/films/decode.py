@@ -1,4 +1,4 @@
-"""Read one film file: JPEG, PNG or DICOM of any kind to 8-bit grey, or one line that says why not.
+"""Read one film file: JPEG, PNG, TIFF, WebP or DICOM of any kind to 8-bit grey, or one line that says why not.
 
 `export.decoding` gives the same pixels in TensorFlow operations, for the SavedModel.
 """
@@ -11,8 +11,9 @@ import cv2
 import numpy as np
 
 from .grey import MIN_SIDE, DamagedError, FilmError, bands, check_size, luminance, to_8_bits
-from .headers import read_header
+from .headers import Header, read_header
 from .jpeg import decode_jpeg
+from .quiet import decoded
 
 # EXIF orientations that mirror rows, mirror columns, and exchange rows and columns (first of all).
 FLIP_ROWS, FLIP_COLUMNS, TRANSPOSE = (3, 4, 7, 8), (2, 3, 6, 7), (5, 6, 7, 8)
@@ -29,8 +30,8 @@ def read_film(source: str | os.PathLike[str] | bytes, name: str | None = None, m
     """Read a film as 8-bit grey, upright.
 
     Known by content, not by name. More than 8 bits are scaled by the smallest bit depth that holds the brightest
-    pixel, so that 10 bits stored in 16 do not come out black. Colour JPEGs give their luminance channel, colour PNGs
-    the Rec. 601 luminance; transparency is laid on black; EXIF orientation is applied.
+    pixel, so that 10 bits stored in 16 do not come out black. Colour JPEGs give their luminance channel, the
+    others the Rec. 601 luminance; transparency is laid on black; EXIF orientation is applied.
 
     Args:
         source: the file, or its bytes.
@@ -109,10 +110,21 @@ def _decode(data: bytes, min_side: int, whole: bool = True) -> np.ndarray:
     check_size(header.height, header.width, min_side, max(header.channels, 1) * depth)
     if header.kind == "JPEG":  # a colour film's luminance is a channel of its own
         return _with_content(_turn(decode_jpeg(data, header, whole), header.orientation))
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    if image is None or image.shape[:2] != (header.height, header.width):
-        raise FilmError("damaged: the PNG decoder could not read it; copy the file again")
-    return _with_content(_turn(_to_grey(image), header.orientation))
+    return _with_content(_by_opencv(data, header))
+
+
+def _by_opencv(data: bytes, header: Header) -> np.ndarray:
+    """A PNG, TIFF or WebP, upright: uint8 (h, w)."""
+    image, kind, shape = decoded(data), header.kind, (header.height, header.width)
+    if image is None and not cv2.haveImageWriter(f"film.{kind.lower()}"):
+        raise FilmError(f"OpenCV is built without {kind} here; save it as PNG, or install opencv-python-headless")
+    turned = kind == "TIFF"  # alone, by OpenCV
+    if image is None or image.shape[:2] != (shape[::-1] if turned and header.orientation in TRANSPOSE else shape):
+        raise FilmError(f"damaged: the {kind} decoder could not read it; copy the file again")
+    grey = _to_grey(image)
+    if header.white_is_zero and header.bits > 8:  # which OpenCV sees to for 8 bits alone
+        grey = 255 - grey
+    return grey if turned else _turn(grey, header.orientation)
 
 
 def _with_content(grey: np.ndarray) -> np.ndarray:

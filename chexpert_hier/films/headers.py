@@ -1,26 +1,29 @@
-"""What the header of a JPEG or PNG says, and whether the file is all there."""
+"""What the header of a film's file says, and whether the file is all there."""
 
 import zlib
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
+from . import tiff, webp
 from .grey import DamagedError, FilmError
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-OTHER_FORMATS = {b"RIFF": "WebP", b"GIF8": "GIF", b"BM": "BMP", b"II*\0": "TIFF", b"MM\0*": "TIFF", b"%PDF": "PDF",
+OTHER_FORMATS = {b"GIF8": "GIF", b"BM": "BMP", b"II+\0": "BigTIFF", b"MM\0+": "BigTIFF", b"%PDF": "PDF",
                  b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"\0\0\0\x0cjP  ": "JPEG 2000"}
+EXPECTED = "JPEG, PNG, TIFF, WebP or DICOM"
 
 
 class Header(NamedTuple):
     """What a film's header says.
 
     Attributes:
-        kind: "JPEG" or "PNG".
+        kind: "JPEG", "PNG", "TIFF" or "WebP".
         height, width: pixels as they are stored.
         channels: 1 to 4.
         bits: a channel's.
         orientation: of EXIF, 1 (upright) to 8.
         piece: height and width in pixels of what a JPEG stores as one: a block, or several where colour is coarser.
+        white_is_zero: of a TIFF: whether its largest value is black.
     """
 
     kind: str
@@ -30,6 +33,7 @@ class Header(NamedTuple):
     bits: int
     orientation: int
     piece: tuple[int, int] = (8, 8)
+    white_is_zero: bool = False
 
 
 def read_header(data: bytes, whole: bool = True) -> Header:
@@ -37,10 +41,10 @@ def read_header(data: bytes, whole: bool = True) -> Header:
 
     Args:
         data: the file's bytes.
-        whole: whether a JPEG has to be; a PNG always has.
+        whole: whether a JPEG has to be; the others always have.
 
     Raises:
-        FilmError: empty, or not a JPEG or PNG (the reason without the file's name).
+        FilmError: empty, or none of these (the reason without the file's name).
         DamagedError: cut off or damaged.
     """
     if not data:
@@ -49,10 +53,16 @@ def read_header(data: bytes, whole: bool = True) -> Header:
         return _jpeg_header(data, whole)
     if data.startswith(PNG_SIGNATURE):
         return _png_header(data)
+    if tiff.is_tiff(data):
+        found = tiff.read(data)
+        return Header("TIFF", *found[:5], white_is_zero=found.white_is_zero)
+    if webp.is_webp(data):
+        height, width, channels, exif = webp.read(data)
+        return Header("WebP", height, width, channels, 8, _orientation(exif, b""))
     for magic, kind in OTHER_FORMATS.items():
         if data.startswith(magic):
-            raise FilmError(f"{kind} is not supported; expected JPEG, PNG or DICOM. Save it as PNG")
-    raise FilmError("not an image; expected JPEG, PNG or DICOM content")
+            raise FilmError(f"{kind} is not supported; expected {EXPECTED}. Save it as PNG")
+    raise FilmError(f"not an image; expected {EXPECTED}")
 
 
 def _jpeg_header(data: bytes, whole: bool) -> Header:

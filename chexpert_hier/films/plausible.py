@@ -14,6 +14,9 @@ from . import detector
 from .detector import CLASSES
 from .grey import Tensor
 from .headers import read_header
+from .quiet import decoded
+from .tiff import is_tiff
+from .webp import is_webp
 
 
 class Flag(NamedTuple):
@@ -85,19 +88,19 @@ def graph_flag(grey: Tensor) -> Tensor:
 
 
 def colour(data: bytes, whole: bool = True) -> float:
-    """How coloured a JPEG or PNG is: mean difference of a pixel's largest and smallest channel, 0 to 255.
+    """How coloured a picture is: mean difference of a pixel's largest and smallest channel, 0 to 255.
 
     Args:
-        data: the bytes of a file that `decode.read_film` reads; what is no JPEG or PNG counts as grey.
+        data: the bytes of a file that `decode.read_film` reads; what is no JPEG, PNG, TIFF or WebP counts as grey.
         whole: whether a JPEG has to be.
     """
+    image = None
     if data.startswith(b"\xff\xd8\xff"):
-        grey, flags = read_header(data, whole).channels == 1, cv2.IMREAD_REDUCED_COLOR_4
-    else:
-        grey, flags = data[:4] != b"\x89PNG" or data[25] not in (2, 3, 6), cv2.IMREAD_UNCHANGED
-    if grey:
-        return 0.0
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), flags | cv2.IMREAD_IGNORE_ORIENTATION)
+        if read_header(data, whole).channels > 1:
+            how = cv2.IMREAD_REDUCED_COLOR_4 | cv2.IMREAD_IGNORE_ORIENTATION
+            image = cv2.imdecode(np.frombuffer(data, np.uint8), how)
+    elif data[25] in (2, 3, 6) if data[:4] == b"\x89PNG" else is_tiff(data) or is_webp(data):
+        image = decoded(data)
     if image is None or image.ndim == 2:
         return 0.0
     levels = image[..., :3].astype(np.float32) * (255 / np.iinfo(image.dtype).max)

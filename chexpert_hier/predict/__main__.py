@@ -28,7 +28,8 @@ def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
     answer = commands.Parser(prog="python -m chexpert_hier.predict", description=__doc__.splitlines()[0])
     add = answer.add_argument
-    add("films", nargs="+", metavar="FILM|FOLDER|GLOB|CSV", help="JPEG, PNG or DICOM files, and where they lie")
+    add("films", nargs="+", metavar="FILM|FOLDER|GLOB|CSV",
+        help="JPEG, PNG, TIFF, WebP or DICOM files, and where they lie")
     add("--model", nargs="+", required=True, metavar="MODEL", help="finished runs, .keras files inside runs, "
         "SavedModels or .onnx files; several are an ensemble")
     add("--engine", default="auto", choices=ENGINES, help="what computes finished runs: keras, onnx (ONNX Runtime and "

@@ -146,7 +146,7 @@ class Engine:
         return len(self.members) > 1 or (isinstance(first, Saved) and "spread" in first.metadata["outputs"])
 
     def read(self, data: bytes, film: Film | str) -> Read:
-        """A film's pixels from a file's content (JPEG, PNG or DICOM), from any thread.
+        """A film's pixels from a file's content (JPEG, PNG, TIFF, WebP or DICOM), from any thread.
 
         Raises:
             FilmError: it cannot be used; the line begins with the film's name.

@@ -67,7 +67,7 @@ def open_film(film: Film, takes_lateral: bool, accept_damaged: bool = False) -> 
 
 
 def read_data(data: bytes, film: Film | str, takes_lateral: bool, accept_damaged: bool = False) -> Read:
-    """Read a film from bytes: JPEG, PNG or DICOM.
+    """Read a film from bytes: JPEG, PNG, TIFF, WebP or DICOM.
 
     Args:
         data: the file's content.

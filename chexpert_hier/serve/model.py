@@ -104,7 +104,7 @@ class ServedModel:
         """A film's pixels, from any thread.
 
         Args:
-            data: JPEG, PNG or DICOM.
+            data: JPEG, PNG, TIFF, WebP or DICOM.
             view: "frontal", "lateral" or "" where nobody knows; then a DICOM header may say it.
 
         Raises:

@@ -84,7 +84,7 @@ def _file(value: Any) -> Film:
             return Film(base64.b64decode(value["b64"], validate=True))
         except ValueError:
             raise InputError("film: the value of b64 is not base64") from None
-    raise InputError('film: expected {"b64": "..."}, the bytes of a JPEG, PNG or DICOM file in base64')
+    raise InputError('film: expected {"b64": "..."}, the bytes of a JPEG, PNG, TIFF, WebP or DICOM file in base64')
 
 
 def _pixels(value: Any) -> Film:

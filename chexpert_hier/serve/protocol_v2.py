@@ -73,8 +73,8 @@ def parse(body: bytes, header_length: str | None, most_films: int) -> tuple[Infe
         raise InputError(f"{where}: {first['msg']}; expected a request of the Open Inference Protocol") from None
     values = _take_binary(request, memoryview(body)[end:])
     if [one.name for one in request.inputs] not in (["film"], ["pixels"]):
-        raise InputError("inputs: expected one, `film` (BYTES, the bytes of JPEG, PNG or DICOM files) or `pixels` "
-                         "(UINT8, decoded grey films)")
+        raise InputError("inputs: expected one, `film` (BYTES, the bytes of JPEG, PNG, TIFF, WebP or DICOM "
+                         "files) or `pixels` (UINT8, decoded grey films)")
     films = (_files if request.inputs[0].name == "film" else _pixels)(request.inputs[0], values[0], most_films)
     view, skip = request.parameters.get("view", ""), request.parameters.get("skip_bad", False)
     maps = any(one.name in ("maps", "map_place") for one in request.outputs)

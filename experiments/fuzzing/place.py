@@ -94,7 +94,12 @@ def formats(grey: np.ndarray) -> Iterator[tuple[str, bytes]]:
         ("progressive.jpg", colour, [cv2.IMWRITE_JPEG_PROGRESSIVE, 1]),
         ("restart.jpg", grey, [cv2.IMWRITE_JPEG_RST_INTERVAL, 4]), ("grey16.png", grey.astype(np.uint16) * 257, []),
         ("alpha.png", np.dstack([colour, grey]), []), ("bits.png", grey // 128 * 255, [cv2.IMWRITE_PNG_BILEVEL, 1]),
-        ("grey.webp", grey, []), ("grey.tif", grey, [])]
+        ("grey.webp", grey, []), ("lossy.webp", colour, [cv2.IMWRITE_WEBP_QUALITY, 80]),
+        ("alpha.webp", np.dstack([colour, grey]), []), ("grey.tif", grey, []), ("colour.tif", colour, []),
+        ("grey16.tif", grey.astype(np.uint16) * 257, []),
+        ("plain.tif", grey, [cv2.IMWRITE_TIFF_COMPRESSION, cv2.IMWRITE_TIFF_COMPRESSION_NONE]),
+        ("deflate16.tif", grey.astype(np.uint16) * 257, [cv2.IMWRITE_TIFF_COMPRESSION,
+                                                         cv2.IMWRITE_TIFF_COMPRESSION_ADOBE_DEFLATE])]
     for name, image, how in codings:
         yield name, cv2.imencode(Path(name).suffix, image, how)[1].tobytes()
     if importlib.util.find_spec("pydicom"):

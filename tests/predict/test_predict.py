@@ -95,7 +95,7 @@ def test_a_bad_film_is_named_and_the_others_are_answered(run, frontal, tmp_path,
     assert pd.read_csv(tmp_path / "x.csv")["Path"].str.endswith("good.jpg").tolist() == [True]
     skipped = pd.read_csv(tmp_path / "x.skipped.csv")
     assert skipped["Path"].str.endswith("bad.png").all() and skipped["reason"].tolist() == [
-        "not an image; expected JPEG, PNG or DICOM content"]
+        "not an image; expected JPEG, PNG, TIFF, WebP or DICOM"]
     ask(capsys, tmp_path / "films", "--model", run, "--skip-bad", "--quiet")
     with pytest.raises(InputError, match=r"bad\.png: not an image"):
         predict_command.main([str(tmp_path / "films" / "bad.png"), "--model", "no run is even opened"])

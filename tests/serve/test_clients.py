@@ -87,7 +87,7 @@ def test_tritons_client_gets_the_numbers_and_the_reason(client, model, frontal, 
     expected = client.v1(*[film.read_bytes() for film in frontal[:2]])[1]["predictions"]
     assert labels == list(model.labels)
     np.testing.assert_allclose(got, [row["probabilities"] for row in expected], atol=1e-6)
-    assert status == "422" and message == "film 0: not an image; expected JPEG, PNG or DICOM content"
+    assert status == "422" and message == "film 0: not an image; expected JPEG, PNG, TIFF, WebP or DICOM"
 
 
 @pytest.mark.processes

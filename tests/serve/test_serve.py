@@ -234,7 +234,7 @@ def test_the_page_is_answered_with_predicts_csv_and_a_study_by_the_rule(client, 
     np.testing.assert_array_equal(study["values"]["probabilities"], np.max(rows, axis=0))
     assert client.call("/page/study", {"probabilities": [[2] * 14]})[0] == 400
     assert client.call("/page/film", b"no film") == (422, {
-        "error": "not an image; expected JPEG, PNG or DICOM content"})
+        "error": "not an image; expected JPEG, PNG, TIFF, WebP or DICOM"})
 
 
 @pytest.mark.slow

@@ -215,7 +215,7 @@ function showFilm() {
   const { film } = page;
   const message = part("message");
   message.classList.toggle("bad", film?.state === "bad");
-  if (!film) fill("message", element("strong", {}, "Drop films here"), "JPEG, PNG or DICOM, several at once; two films of one patient can be read as a study");
+  if (!film) fill("message", element("strong", {}, "Drop films here"), "JPEG, PNG, TIFF, WebP or DICOM, several at once; two films of one patient can be read as a study");
   else if (film.state === "bad") fill("message", element("strong", {}, `${film.name} cannot be used`), film.error);
   else if (film.state !== "read") fill("message", element("span", { class: "turning" }), `${film.name} is being read`);
   else fill("message");
