@@ -48,7 +48,7 @@ FEW_FILMS = 4  # a device: fewer leave it waiting for the others
 
 STEPS = ("films", "network", "crops", "training", "predictions", "evaluation", "export", "report")
 
-PHANTOM_FILMS: dict[str, Any] = {"patients": 1400, "valid_patients": 350, "seed": 0, "report_noise": 0.3,
+PHANTOM_FILMS: dict[str, Any] = {"patients": 1500, "valid_patients": 350, "seed": 0, "report_noise": 0.3,
                                  "laterals": False, "most_studies": 3}
 
 

@@ -1,13 +1,15 @@
 """What the README's first command gives on this machine: AUROCs, and where the time goes.
 
-    python -m experiments.first_command
+    python -m experiments.first_command [--keep FOLDER]
 
 Runs `python -m chexpert_hier.run --arch densenet121` in an empty folder with an empty home for the synthetic films, and
 writes experiments/results/first_command.md.
 """
 
+import argparse
 import os
 import platform
+import shutil
 import tempfile
 import time
 from pathlib import Path
@@ -23,6 +25,9 @@ OUT = Path(__file__).parent / "results" / "first_command.md"
 
 
 def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="copy the run folder there")
+    args = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as folder:
         environment = {**os.environ, "CHEXPERT_HIER_HOME": f"{folder}/home",
                        "PYTHONPATH": os.pathsep.join([str(Path(__file__).resolve().parents[1]),
@@ -31,11 +36,13 @@ def main(argv: list[str] | None = None) -> int:
         run = next(Path(folder, "runs").glob("*/evaluation.csv")).parent
         table, log = pd.read_csv(run / "evaluation.csv"), pd.read_csv(run / "log.csv")
         films = pd.read_csv(run / "split.csv")["split"].value_counts()
+        if args.keep:
+            shutil.copytree(run, args.keep)
     lines = ["# The README's first command", "",
              f"`python {' '.join(COMMAND)}`, {time.strftime('%Y-%m-%d')}, {os.cpu_count()} cores {platform.machine()}, "
              f"no GPU: {found.seconds:.0f} seconds from start to end ({found.processor:.0f} of processor time), "
              f"drawing the films included, installation not; at most {found.peak() / 2**30:.1f} GiB of memory, load "
-             f"{os.getloadavg()[0]:.1f} when it ended.",
+             f"{os.getloadavg()[0]:.1f} when it ended. Longest time without a line: {found.silence:.1f} seconds.",
              f"{films['train']:,} training and {films['valid']:,} validation films, all synthetic; "
              f"{', '.join(f'{stage} {len(part)} epochs' for stage, part in log.groupby('stage'))}. These numbers say "
              "that the method works end to end, and nothing about real films.", "",

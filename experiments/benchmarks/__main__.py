@@ -20,15 +20,15 @@ from chexpert_hier.errors import InputError, one_of
 
 from . import RESULTS
 
-# What is written into results.md, in its order; {run}, {films} and {film} are filled in.
+# What is written into results.md, in its order; {run} and {films} are filled in.
 COMMANDS = {
     "template": ("template",), "input_path": ("input_path",), "prepare": ("prepare",),
     "step": ("step",), "step mixed_bfloat16": ("step", "--precision", "mixed_bfloat16"),
     "kernels": ("kernels",), "kernels mixed_bfloat16": ("kernels", "--precision", "mixed_bfloat16"),
     "kernels 64": ("kernels", "--image-size", "64", "--batch-size", "16"),
     "stage2": ("stage2",), "tta": ("tta",), "deterministic": ("deterministic",),
-    "onnx_latency": ("onnx_latency",), "cold_start": ("cold_start", "--model", "{run}", "--film", "{film}"),
-    "auroc": ("auroc",), "serve": ("serve",), "archive": ("archive", "--model", "{run}", "--films", "{films}"),
+    "onnx_latency": ("onnx_latency",), "answers": ("answers",), "cold_start": ("cold_start",),
+    "auroc": ("auroc",), "serve": ("serve", "--onnx"), "archive": ("archive", "--model", "{run}", "--films", "{films}"),
 }
 UNWRITTEN = ("auroc",)  # has a page of its own and no --write
 CALM = 0.5  # load of the last minute above which the machine is not calm
@@ -81,13 +81,13 @@ def parser() -> argparse.ArgumentParser:
 
 
 def finished_run(folder: Path) -> dict[str, Path]:
-    """A small finished run on synthetic films: its folder, its films' folder and one film."""
+    """A small finished run on synthetic films: its folder and its films' folder."""
     from chexpert_hier.phantom import making
 
     films = making.make(folder / "films", patients=40, valid_patients=20, seed=3)
     subprocess.run([sys.executable, "-m", "chexpert_hier.run", "--recipe", "phantom", "--arch", "tiny", "--epochs", "1",
                     "--data", str(films), "--out", str(folder / "run"), "--quiet"], check=True)
-    return {"run": folder / "run", "films": films, "film": next(iter(sorted(films.rglob("*.jpg"))))}
+    return {"run": folder / "run", "films": films}
 
 
 if __name__ == "__main__":

@@ -220,11 +220,11 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def onnx_of(run: Path, out: Path) -> Path:
-    """The run as an ONNX file that takes films."""
+def onnx_of(run: Path, out: Path, *more: str) -> Path:
+    """The run as an ONNX file, which takes films unless `more` says --crops."""
     from chexpert_hier.export.__main__ import main as export
 
-    export(["--model", str(run), "--onnx", str(out)])
+    export(["--model", str(run), "--onnx", str(out), *more])
     return out
 
 
