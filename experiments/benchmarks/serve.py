@@ -213,7 +213,8 @@ def main(argv: list[str] | None = None) -> int:
         theirs = np.median([rate for rate, _ in found["torchxrayvision", "8"]])
         lines[-1] += (f" To torchxrayvision's behind a minimal FastAPI, 8 clients: "
                       f"{np.median([rate for rate, _ in found[ours, '8']]) / theirs:.2f}.")
-    report("serve", "python -m experiments.benchmarks.serve " + " ".join(argv if argv is not None else sys.argv[1:]),
+    words = ["FOLDER" if word == str(args.xrv) else word for word in (sys.argv[1:] if argv is None else argv)]
+    report("serve", f"python -m experiments.benchmarks.serve {' '.join(words)}",
            f"one JPEG of {len(film):,} bytes ({what}), {args.arch} at 224 pixels, {args.repeats} rounds of "
            f"{args.requests} requests", lines, float(ratio),
            ("tensorflow", "keras", "onnxruntime", "fastapi", "uvicorn", "torch", "torchxrayvision"), args.write)
