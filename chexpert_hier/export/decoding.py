@@ -5,7 +5,7 @@ film that cannot be decoded gets a status (`status`) and never stops the others 
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..films.decode import FLIP_COLUMNS, FLIP_ROWS, TRANSPOSE
 from ..films.grey import MIN_SIDE, MOST_BYTES, MOST_PIXELS
@@ -17,15 +17,25 @@ HEAD = 65536  # bytes in which a JPEG's EXIF orientation is looked for, as films
 PNG_GREY, PNG_PALETTE = 0, 3  # colour types
 
 
-def decode(data: Any) -> tuple[Any, Any, Any]:
+class Decoded(NamedTuple):
+    """A film in the graph.
+
+    Attributes:
+        grey: uint8 (h, w), one black pixel where there is no picture.
+        status: int32 ().
+        colours: int32 (), what is odd about its colours (films.plausible.FLAGS).
+    """
+
+    grey: Any
+    status: Any
+    colours: Any
+
+
+def decode(data: Any) -> Decoded:
     """Decode one film.
 
     Args:
         data: string tensor (), the file's bytes.
-
-    Returns:
-        uint8 (h, w), one black pixel where there is no picture; int32 (), the status; int32 (), what is odd about its
-        colours (films.plausible.FLAGS).
     """
     import tensorflow as tf
 
@@ -41,7 +51,7 @@ def decode(data: Any) -> tuple[Any, Any, Any]:
                     (start == PNG_SIGNATURE, lambda: _attempt(_png, data))], default=other)
 
 
-def checked(grey: Any) -> tuple[Any, Any, Any]:
+def checked(grey: Any) -> Decoded:
     """As `decode` for pixels that were decoded already, uint8 (h, w, 1)."""
     import tensorflow as tf
 
@@ -49,13 +59,13 @@ def checked(grey: Any) -> tuple[Any, Any, Any]:
     return _of_size(shape[0], shape[1], 1, lambda: (grey[..., 0], 0.0))
 
 
-def _nothing(status: Any) -> tuple[Any, Any, Any]:
+def _nothing(status: Any) -> Decoded:
     import tensorflow as tf
 
-    return tf.zeros([1, 1], tf.uint8), tf.convert_to_tensor(status, tf.int32), tf.constant(0)
+    return Decoded(tf.zeros([1, 1], tf.uint8), tf.convert_to_tensor(status, tf.int32), tf.constant(0))
 
 
-def _attempt(read: Callable, data: Any) -> tuple[Any, Any, Any]:
+def _attempt(read: Callable, data: Any) -> Decoded:
     """What `read` gives, or DAMAGED where a decoder raises: a graph has no try, but a data set drops what fails."""
     import tensorflow as tf
 
@@ -67,7 +77,7 @@ def _attempt(read: Callable, data: Any) -> tuple[Any, Any, Any]:
     return films.take(1).with_options(options).get_single_element()
 
 
-def _of_size(height: Any, width: Any, pixel_bytes: Any, read: Callable) -> tuple[Any, Any, Any]:
+def _of_size(height: Any, width: Any, pixel_bytes: Any, read: Callable) -> Decoded:
     """films.grey.check_size, then what `read` gives, pixels and plausible.colour, and whether they show anything."""
     import tensorflow as tf
 
@@ -77,15 +87,15 @@ def _of_size(height: Any, width: Any, pixel_bytes: Any, read: Callable) -> tuple
 
     def content():
         grey, colour = read()
-        return (grey, tf.where(tf.reduce_min(grey) < tf.reduce_max(grey), GOOD, FLAT),
-                tf.where(colour > MOST_COLOUR, FLAGS["colour"].bit, 0))
+        return Decoded(grey, tf.where(tf.reduce_min(grey) < tf.reduce_max(grey), GOOD, FLAT),
+                       tf.where(colour > MOST_COLOUR, FLAGS["colour"].bit, 0))
 
     return tf.cond(status == GOOD, content, lambda: _nothing(status))
 
 
 # ---------------------------------------------------------------------------------------------------- JPEG
 
-def _jpeg(data: Any) -> tuple[Any, Any, Any]:
+def _jpeg(data: Any) -> Decoded:
     import tensorflow as tf
 
     shape = tf.io.extract_jpeg_shape(data)
@@ -103,7 +113,7 @@ def _jpeg(data: Any) -> tuple[Any, Any, Any]:
 
 # ---------------------------------------------------------------------------------------------------- PNG
 
-def _png(data: Any) -> tuple[Any, Any, Any]:
+def _png(data: Any) -> Decoded:
     import tensorflow as tf
 
     exif = _png_exif(data)

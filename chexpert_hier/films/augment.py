@@ -5,6 +5,7 @@ order of films nor the batch they come in moves a view.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -65,7 +66,15 @@ AUGMENTATIONS: dict[str, tuple[Callable[..., np.ndarray], float | None]] = {
 }
 
 
-def read_augmentation(text: str) -> tuple[Callable[..., np.ndarray], str, float | None]:
+class Augmentation(NamedTuple):
+    """One row of AUGMENTATIONS with its parameter."""
+
+    function: Callable[..., np.ndarray]
+    name: str
+    parameter: float | None
+
+
+def read_augmentation(text: str) -> Augmentation:
     """`"random_crop:320"` -> the function, its name and its parameter.
 
     Raises:
@@ -81,7 +90,7 @@ def read_augmentation(text: str) -> tuple[Callable[..., np.ndarray], str, float 
             parameter = -1.0
         if AUGMENTATIONS[name][1] is None or not 0 < parameter < 10000:
             raise InputError(f"augmentation {text!r}: expected NAME or NAME:NUMBER, e.g. hflip or random_crop:320")
-    return function, name, parameter
+    return Augmentation(function, name, parameter)
 
 
 def augmented(crops: np.ndarray, keys: Sequence[str], names: Sequence[str], seed: int, epoch: int = 0) -> np.ndarray:

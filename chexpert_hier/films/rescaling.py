@@ -7,6 +7,7 @@ it comes near a tie, integers decide.
 import threading
 from math import gcd
 from types import SimpleNamespace
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -100,18 +101,26 @@ def _settle_ties(rounded: np.ndarray, value: np.ndarray, grey: np.ndarray, area:
     rounded[rows, columns] = half_to_even(total, row_total * column_total, in_numpy())
 
 
-def _linear_weights(index: np.ndarray, length: int, size: int) -> tuple[np.ndarray, np.ndarray, int]:
+class _Taps(NamedTuple):
+    """The pixels that make up some places along one side, (k, taps) each, and what their integer weights sum to."""
+
+    pixels: np.ndarray
+    weights: np.ndarray
+    total: int
+
+
+def _linear_weights(index: np.ndarray, length: int, size: int) -> _Taps:
     """The two neighbours of each place along one side and their integer weights, which sum to 2 size."""
     low, high, share = _neighbours(index, length, size, in_numpy())
-    return np.stack([low, high], 1), np.stack([2 * size - share, share], 1), 2 * size
+    return _Taps(np.stack([low, high], 1), np.stack([2 * size - share, share], 1), 2 * size)
 
 
-def _area_weights(index: np.ndarray, length: int, size: int) -> tuple[np.ndarray, np.ndarray, int]:
+def _area_weights(index: np.ndarray, length: int, size: int) -> _Taps:
     """The pixels under each place along one side and their overlaps in 1/size pixel, which sum to `length`."""
     pixel = (index * length // size)[:, None] + np.arange(length // size + 2)  # (k, taps)
     start, stop = index[:, None] * length, (index[:, None] + 1) * length
     overlap = np.minimum(stop, (pixel + 1) * size) - np.maximum(start, pixel * size)
-    return np.minimum(pixel, length - 1), np.maximum(overlap, 0), length
+    return _Taps(np.minimum(pixel, length - 1), np.maximum(overlap, 0), length)
 
 
 # The functions below are written once for both forms; `ops` is `in_numpy()` or `in_tensorflow()`.
@@ -173,15 +182,22 @@ def _average_along(values: Tensor, axis: int, length: Tensor, size: int,
     return upper - lower, length
 
 
-def _neighbours(index: Tensor, length: Tensor, size: int,
-                ops: SimpleNamespace) -> tuple[Tensor, Tensor, Tensor]:
+class _Neighbours(NamedTuple):
+    """The two pixels around each place, and the second one's share in 1/(2 size) pixel."""
+
+    low: Tensor
+    high: Tensor
+    share: Tensor
+
+
+def _neighbours(index: Tensor, length: Tensor, size: int, ops: SimpleNamespace) -> _Neighbours:
     """The two pixels around each place and the second one's share in 1/(2 size) pixel, edges repeated."""
     position = (2 * index + 1) * length - size  # from the first pixel's centre, in 1/(2 size) pixel
     low = position // (2 * size)
     inside = ops.integer((low >= 0) & (low < length - 1))
     share = position % (2 * size) * inside
     low = ops.minimum(ops.maximum(low, ops.integer(0)), length - 1)
-    return low, ops.minimum(low + 1, length - 1), share
+    return _Neighbours(low, ops.minimum(low + 1, length - 1), share)
 
 
 def half_to_even(total: Tensor, denominator: Tensor, ops: SimpleNamespace) -> Tensor:

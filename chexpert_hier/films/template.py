@@ -47,6 +47,14 @@ class Crops(NamedTuple):
     scores: Any
 
 
+class Best(NamedTuple):
+    """The best place in a rescaled film, the upper left corner of its crop, and the score there."""
+
+    row: int
+    column: int
+    score: float
+
+
 def read_template(path: str | os.PathLike[str]) -> np.ndarray:
     """Read a template that `write_template` wrote: uint8 (size, size).
 
@@ -189,8 +197,8 @@ class Cropper:
         """size^4 times the template's variance: an integer below 2^53."""
         return float(self.size ** 2 * (self._weights @ self._weights) - self._weights_sum ** 2)
 
-    def find(self, film: np.ndarray) -> tuple[int, int, float]:
-        """The best place in one rescaled film, uint8 (rescaled, rescaled): row, column, score.
+    def find(self, film: np.ndarray) -> Best:
+        """The best place in one rescaled film, uint8 (rescaled, rescaled).
 
         One Fourier transform of the film and one back, the template's own being at hand. Places within `NEAR_BEST` of
         the best are scored again in integers; ties go to the first in row order.
@@ -212,7 +220,7 @@ class Cropper:
         near = np.flatnonzero(score >= score.max() - NEAR_BEST / scale)  # row order
         exact = [self._exact_score(film, *divmod(int(place), places), sums, energy) for place in near]
         best = int(np.argmax(exact))
-        return *divmod(int(near[best]), places), float(exact[best])
+        return Best(*divmod(int(near[best]), places), float(exact[best]))
 
     def _window_sums(self, film: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Sums of values (int32) and of squares (float64, exact) over all windows, from integral images."""
@@ -231,7 +239,7 @@ class Cropper:
         product = self.size ** 2 * match - float(sums[row, column]) * self._weights_sum
         return product / np.sqrt(energy[row, column]) / np.sqrt(self._template_energy)
 
-    def _find_exactly(self, film: np.ndarray, sums: np.ndarray, energy: np.ndarray) -> tuple[int, int, float]:
+    def _find_exactly(self, film: np.ndarray, sums: np.ndarray, energy: np.ndarray) -> Best:
         """As `find`, for films with almost flat windows, where single precision could mislead: integers everywhere."""
         shape, places = (self.rescaled, self.rescaled), self.places
         template = np.fft.rfft2(self.template.astype(np.float64), shape)
@@ -241,7 +249,7 @@ class Cropper:
         seen = np.where(energy > 0, energy, 1.0)
         score = np.where(energy > 0, product / np.sqrt(seen) / np.sqrt(self._template_energy), 0.0)
         best = int(score.argmax())
-        return *divmod(best, places), float(score.flat[best])
+        return Best(*divmod(best, places), float(score.flat[best]))
 
     # ------------------------------------------------------------------------------------------ TensorFlow form
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -319,7 +319,15 @@ def open_onnx(file: str | os.PathLike[str]) -> Saved:
     return Saved(file, *_described(found.metadata, str(file)), found.metadata, lambda film: run(film[None]), cores())
 
 
-def _described(metadata: object, where: str) -> tuple[recipes.Recipe, tuple[str, ...], hierarchy.Tree]:
+class _Described(NamedTuple):
+    """What an exported model's metadata tells of its answers."""
+
+    recipe: recipes.Recipe
+    labels: tuple[str, ...]
+    tree: hierarchy.Tree
+
+
+def _described(metadata: object, where: str) -> _Described:
     """Recipe, labels and tree of an exported model's metadata."""
     about = schema.read(About, metadata, where, extras=True)
     if not about.members:
@@ -327,7 +335,8 @@ def _described(metadata: object, where: str) -> tuple[recipes.Recipe, tuple[str,
     first = schema.read(Origin, about.members[0], f"{where}: members[0]", extras=True)
     operating.check(about.validation, about.labels, f"{where}: validation")
     try:
-        return replace(first.recipe, views=about.view.lower()), about.labels, hierarchy.named(first.tree, about.labels)
+        tree = hierarchy.named(first.tree, about.labels)
+        return _Described(replace(first.recipe, views=about.view.lower()), about.labels, tree)
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
 

@@ -8,7 +8,8 @@ import time
 
 from .. import commands
 from ..errors import InputError
-from .making import SETTINGS, make, read_marker
+from .making import make, read_marker
+from .settings import Settings
 
 
 def parser() -> argparse.ArgumentParser:
@@ -16,16 +17,16 @@ def parser() -> argparse.ArgumentParser:
     words = commands.Parser("python -m chexpert_hier.phantom", description="Draw a synthetic CheXpert: films, "
                                     "report labels, clean truth and finding masks. No real patient is shown.")
     words.add_argument("--out", required=True, metavar="DIR", help="the folder to make")
-    words.add_argument("--patients", type=int, default=SETTINGS["patients"], help="training patients (%(default)s), "
+    words.add_argument("--patients", type=int, default=Settings.patients, help="training patients (%(default)s), "
                        "with several films each; those for validation and test come on top")
-    words.add_argument("--valid-patients", type=int, default=SETTINGS["valid_patients"],
+    words.add_argument("--valid-patients", type=int, default=Settings.valid_patients,
                        help="validation patients, one study each (%(default)s)")
     words.add_argument("--test-patients", type=int, help="test patients, one study each (as many as for validation)")
-    words.add_argument("--seed", type=int, default=SETTINGS["seed"], help="same seed, same bytes (%(default)s)")
-    words.add_argument("--report-noise", type=float, default=SETTINGS["report_noise"],
+    words.add_argument("--seed", type=int, default=Settings.seed, help="same seed, same bytes (%(default)s)")
+    words.add_argument("--report-noise", type=float, default=Settings.report_noise,
                        help="how wrong and how vague the training reports are: 1 as CheXpert, 0 clean (%(default)s)")
     words.add_argument("--no-laterals", action="store_true", help="frontal views only")
-    words.add_argument("--most-studies", type=int, default=SETTINGS["most_studies"],
+    words.add_argument("--most-studies", type=int, default=Settings.most_studies,
                        help="at most so many studies per training patient (%(default)s)")
     words.add_argument("--processes", type=int, default=None, help="processes that draw (all cores)")
     return words
@@ -39,8 +40,9 @@ def main(argv: list[str] | None = None) -> int:
     test = given.valid_patients if given.test_patients is None else given.test_patients
     print(f"drawing {_listed(given.patients, given.valid_patients, test)} patients", flush=True)
     start = time.monotonic()
-    out = make(given.out, given.patients, given.seed, given.valid_patients, given.report_noise,
-               not given.no_laterals, given.most_studies, test, given.processes)
+    out = make(given.out, processes=given.processes, patients=given.patients, valid_patients=given.valid_patients,
+               test_patients=test, seed=given.seed, report_noise=given.report_noise,
+               laterals=not given.no_laterals, most_studies=given.most_studies)
     films = read_marker(out)["films"]
     seconds = time.monotonic() - start
     print(f"{out}: {_listed(*films.values())} films, synthetic (no real patient), "

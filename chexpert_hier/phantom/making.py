@@ -21,9 +21,10 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import IO
+from typing import IO, Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -36,6 +37,7 @@ from .films import finish, jpeg
 from .frontal import render_frontal
 from .lateral import render_lateral
 from .reports import FINDINGS, draw_studies
+from .settings import Settings
 from .signs import Anatomy, draw_anatomy, draw_signs
 
 GENERATOR_VERSION = 5  # raise it when the films or labels of a seed change; automatic phantoms are then made anew
@@ -44,51 +46,35 @@ COLUMNS = ("Path", "Sex", "Age", "Frontal/Lateral", "AP/PA", *CHEXPERT_LABELS)
 
 TRUTH_TABLES = ("train_truth", "train_visualCheXbert")  # the training films' clean truth, under both names
 
-SETTINGS = {"patients": 1200, "seed": 0, "valid_patients": 300, "report_noise": 1.0, "laterals": True,
-            "most_studies": 91, "test_patients": 0}
-
 _log = logging.getLogger("chexpert_hier.phantom")
 
 
-def make(out: str | os.PathLike, patients: int = 1200, seed: int = 0, valid_patients: int = 300,
-         report_noise: float = 1.0, laterals: bool = True, most_studies: int = 91, test_patients: int = 0,
-         processes: int | None = None) -> Path:
+def make(out: str | os.PathLike, *, processes: int | None = None, **settings: Any) -> Path:
     """Write a phantom data set; it appears whole or not at all.
 
     Args:
         out: the folder to make; must not exist, be empty, or hold an older phantom (which is replaced).
-        patients: training patients (numbers 1 to `patients`); each has about 2.4 films (CheXpert 3.5).
-        seed: the same seed and settings give the same bytes.
-        valid_patients: validation patients, one study each, numbered on.
-        report_noise: factor on what the training reports get wrong, leave open or omit; 1 as in CheXpert, 0 clean.
-        laterals: with lateral views beside the frontal ones (as many as in CheXpert).
-        most_studies: no training patient has more studies than this (CheXpert: 91).
-        test_patients: test patients, one study each, numbered on; with none there is no test.csv.
         processes: how many processes draw; all cores when None.
+        **settings: by name, see `Settings`; e.g. patients=60, valid_patients=40, seed=0.
 
     Returns:
         the folder.
 
     Raises:
-        InputError: a setting is out of range, `out` holds something else, or the disk is full.
-
-    Source: statistics of CheXpert (Irvin et al. 2019, and its train.csv, counted).
+        InputError: a setting is unknown or out of range, `out` holds something else, or the disk is full.
     """
-    settings = {"patients": patients, "seed": seed, "valid_patients": valid_patients, "report_noise": report_noise,
-                "laterals": laterals, "most_studies": most_studies, "test_patients": test_patients}
-    _check(settings)
-    out = Path(out).resolve()
+    wanted, out = Settings.of(settings), Path(out).resolve()
     _check_free(out)
     with _at_work(out) as beside:
-        _draw(beside, out, settings, processes)
+        _draw(beside, out, wanted, processes)
     return out
 
 
-def _draw(beside: Path, out: Path, settings: dict, processes: int | None) -> None:
+def _draw(beside: Path, out: Path, settings: Settings, processes: int | None) -> None:
     """Draw in the folder `beside`; once it is whole it takes the place `out`."""
     counts = _draw_all(beside, out.name, settings, processes or os.cpu_count() or 1)
     marker = {"synthetic": "drawn by chexpert_hier.phantom; no real patient", "version": GENERATOR_VERSION,
-              "settings": settings, "films": counts}
+              "settings": asdict(settings), "films": counts}
     (beside / MARKER).write_text(json.dumps(marker, indent=2) + "\n", encoding="utf-8")
     if out.exists():
         replace_folder(out, beside)
@@ -96,13 +82,12 @@ def _draw(beside: Path, out: Path, settings: dict, processes: int | None) -> Non
         os.replace(beside, out)
 
 
-def ensure(out: str | os.PathLike | None = None, processes: int | None = None, **settings) -> Path:
+def ensure(out: str | os.PathLike | None = None, processes: int | None = None, **settings: Any) -> Path:
     """Make the phantom at `out` unless it is there already with these settings and this generator's version.
 
     Args:
         out: its folder; None takes `default_folder()`.
-        processes: see `make`.
-        **settings: see `make`.
+        processes, **settings: as for `make`.
 
     Returns:
         the folder.
@@ -110,10 +95,7 @@ def ensure(out: str | os.PathLike | None = None, processes: int | None = None, *
     Raises:
         InputError: as `make`.
     """
-    out = default_folder() if out is None else Path(out)
-    wanted = {**SETTINGS, **settings}
-    _check(wanted)
-    out = out.resolve()
+    wanted, out = Settings.of(settings), Path(default_folder() if out is None else out).resolve()
     if not _is_there(out, wanted):
         _check_free(out)
         with _at_work(out, wait=True) as beside:  # another process may be drawing the same
@@ -126,9 +108,9 @@ def ensure(out: str | os.PathLike | None = None, processes: int | None = None, *
     return out
 
 
-def _is_there(out: Path, wanted: dict) -> bool:
+def _is_there(out: Path, wanted: Settings) -> bool:
     found = read_marker(out)
-    return found is not None and found["version"] == GENERATOR_VERSION and found["settings"] == wanted
+    return found is not None and found["version"] == GENERATOR_VERSION and found["settings"] == asdict(wanted)
 
 
 def default_folder(recipe: str = "phantom") -> Path:
@@ -173,23 +155,6 @@ def read_masks(path: str | os.PathLike) -> np.ndarray:
     return (bits[None] >> np.arange(len(FINDINGS), dtype=np.uint16)[:, None, None] & 1).astype(bool)
 
 
-def _check(settings: dict) -> None:
-    unknown = set(settings) - set(SETTINGS)
-    if unknown:
-        raise InputError(f"phantom setting {sorted(unknown)[0]!r}; expected one of: {', '.join(SETTINGS)}")
-    for name, low in (("patients", 1), ("valid_patients", 0), ("test_patients", 0), ("most_studies", 1),
-                      ("seed", 0), ("report_noise", 0)):
-        if settings[name] < low:
-            raise InputError(f"phantom: {name} is {settings[name]}; expected at least {low}")
-    if sum(_patients(settings).values()) > 99999:
-        raise InputError("phantom: more than 99999 patients; the patient numbers of the paths have five digits")
-
-
-def _patients(settings: dict) -> dict[str, int]:
-    """How many patients each split has, in the order of their numbers."""
-    return {"train": settings["patients"], "valid": settings["valid_patients"], "test": settings["test_patients"]}
-
-
 def _check_free(out: Path) -> None:
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: is a file; choose another --out")
@@ -226,9 +191,9 @@ def _at_work(out: Path, wait: bool = False) -> Iterator[Path]:
         raise
 
 
-def _draw_all(folder: Path, name: str, settings: dict, processes: int) -> dict[str, int]:
+def _draw_all(folder: Path, name: str, settings: Settings, processes: int) -> dict[str, int]:
     """Draw all patients and write the CSV files; returns the number of films per split."""
-    patients = _patients(settings)
+    patients = settings.split_patients
     splits = [split for split, number in patients.items() if number or split != "test"]
     numbers = range(1, sum(patients.values()) + 1)
     draw = partial(_draw_patient, folder, name, settings)
@@ -241,16 +206,16 @@ def _draw_all(folder: Path, name: str, settings: dict, processes: int) -> dict[s
             results = map(draw, numbers) if executor is None else executor.map(draw, numbers, chunksize=8)
             for split, reported, clean in results:
                 films[split] += len(clean)
-                files[split][1].writerows(reported if split == "train" else clean)
+                files[split].rows.writerows(reported if split == "train" else clean)
                 for table in TRUTH_TABLES if split == "train" else ():
-                    files[table][1].writerows(clean)
+                    files[table].rows.writerows(clean)
                 bar.add()
     except BrokenProcessPool:
         raise InputError(f"{name}: a drawing process was ended from outside, perhaps for want of memory; nothing "
                          "half-written is left. Run the command again, with fewer --processes") from None
     finally:
-        for handle, _ in files.values():
-            handle.close()
+        for table in files.values():
+            table.file.close()
     bar.close()
     return films
 
@@ -266,11 +231,18 @@ def _pool(processes: int) -> AbstractContextManager[ProcessPoolExecutor | None]:
         return nullcontext()
 
 
-def _open_csv(path: Path) -> IO[str]:
-    handle = open(path, "w", newline="", encoding="utf-8")
-    writer = csv.writer(handle, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    return handle, writer
+class _Table(NamedTuple):
+    """A CSV file that is being written, and what writes its rows."""
+
+    file: IO[str]
+    rows: Any
+
+
+def _open_csv(path: Path) -> _Table:
+    file = open(path, "w", newline="", encoding="utf-8")
+    rows = csv.writer(file, lineterminator="\n")
+    rows.writerow(COLUMNS)
+    return _Table(file, rows)
 
 
 def _start_worker() -> None:
@@ -278,20 +250,25 @@ def _start_worker() -> None:
     commands.start_worker()
 
 
-def _draw_patient(folder: Path, name: str, settings: dict, number: int) -> tuple[str, list, list]:
+class _Patient(NamedTuple):
+    """A patient whose films are drawn: the split, the rows with report labels and those with the clean truth."""
+
+    split: str
+    reported: list[list]
+    clean: list[list]
+
+
+def _draw_patient(folder: Path, name: str, settings: Settings, number: int) -> _Patient:
     """Draw and write one patient's films.
 
     Every patient, study and film has its own generator, counted from the seed, so that neither the number of
     processes nor another patient moves it.
-
-    Returns:
-        the split, the rows with report labels and the rows with the clean truth.
     """
-    seed, ends = settings["seed"], np.cumsum(list(_patients(settings).values()))
+    seed, ends = settings.seed, np.cumsum(list(settings.split_patients.values()))
     split = ("train", "valid", "test")[int(np.searchsorted(ends, number))]
     rng = np.random.default_rng([seed, number])
-    most = settings["most_studies"] if split == "train" else 1
-    sex, studies = draw_studies(rng, most, settings["report_noise"], settings["laterals"])
+    most = settings.most_studies if split == "train" else 1
+    sex, studies = draw_studies(rng, most, settings.report_noise, settings.laterals)
     anatomy = draw_anatomy(np.random.default_rng([seed, number, 0]), sex)
     reported, clean = [], []
     for study_number, study in enumerate(studies, start=1):
@@ -306,7 +283,7 @@ def _draw_patient(folder: Path, name: str, settings: dict, number: int) -> tuple
                    "" if lateral else study.projection]
             reported.append(row + _cells(study.report))
             clean.append(row + _cells(study.truth))
-    return split, reported, clean
+    return _Patient(split, reported, clean)
 
 
 def _write_film(path: Path, rng: np.random.Generator, anatomy: Anatomy, signs: dict, projection: str) -> None:

@@ -4,7 +4,7 @@ from ..faces import lazily
 
 PUBLIC = {
     "engine": ("Answers", "Engine"),
-    "predicting": ("answer_files", "predict_films"),
+    "predicting": ("LeftOut", "Portion", "answer_files", "predict_films"),
     "reading": ("Caution", "Read", "open_film"),
 }
 __getattr__, __dir__ = lazily(__name__, PUBLIC)

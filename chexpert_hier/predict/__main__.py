@@ -8,7 +8,7 @@ import argparse
 import logging
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from .. import commands, labels
@@ -18,7 +18,7 @@ from ..finished.asked import Film, find_films
 from ..finished.members import ENGINES, Member, Saved, Views
 from . import answers, job
 from .engine import Engine
-from .predicting import CHUNK, answer_files
+from .predicting import LeftOut, Seen, predict_films
 from .reading import Caution, Read, open_film
 
 log = logging.getLogger("chexpert_hier.predict")
@@ -109,18 +109,18 @@ def _check(args: argparse.Namespace) -> None:
         raise InputError(f"--out {args.out}: expected a name that ends in .csv or .json")
 
 
-def _why_failed(left_out: Sequence[tuple[str, str]], count: int) -> str:
+def _why_failed(left_out: Sequence[LeftOut], count: int) -> str:
     if count == 1:
         return ": ".join(left_out[0])
     rest = f"the other {count - len(left_out)} are answered" if len(left_out) < count else "none is left"
     return f"{len(left_out)} of {count} films left out, see above; {rest}. With --skip-bad this is no failure"
 
 
-def _to_screen(engine: Engine, films: list[Film], seen: Callable | None) -> tuple[list[str], list[tuple[str, str]]]:
+def _to_screen(engine: Engine, films: list[Film], seen: Seen | None) -> tuple[list[str], list[LeftOut]]:
     """Print the answers; gives the films' flags, and the films left out."""
-    flags, left_out = [], []
-    for start in range(0, len(films), CHUNK):
-        table, bad = answer_files(engine, films[start:start + CHUNK], skip_bad=True, seen=seen)
+    flags: list[str] = []
+    left_out: list[LeftOut] = []
+    for table, bad in predict_films(engine, films, skip_bad=True, seen=seen):
         calls = table.filter(regex=r" \[call\]$")
         if engine.validation and len(films) == 1 and calls.notna().any(axis=None):  # only then calls are printed
             log.info("%s", answers.legend(engine.validation, engine.views.draws))
@@ -132,7 +132,7 @@ def _to_screen(engine: Engine, films: list[Film], seen: Callable | None) -> tupl
     return flags, left_out
 
 
-def _drawer(args: argparse.Namespace, engine: Engine) -> Callable[[list[Read]], None]:
+def _drawer(args: argparse.Namespace, engine: Engine) -> Seen:
     """Draws the maps of a portion of films, in batches of one view."""
     from ..heatmaps import maps
 

@@ -4,10 +4,9 @@ models and options."""
 import csv
 import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import pandas as pd
 
@@ -18,17 +17,9 @@ from ..finished import fingerprint
 from ..finished.asked import Film
 from . import answers
 from .engine import Engine
-from .predicting import CHUNK, answer_files
-from .reading import Read
+from .predicting import CHUNK, LeftOut, Seen, answer_files
 
 ASKED = "asked.json"  # in the work folder: what the finished portions answer
-
-
-class LeftOut(NamedTuple):
-    """A film without an answer."""
-
-    name: str
-    reason: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +40,7 @@ class Job:
     out: Path
     resume: bool = False
     settings: dict | None = None
-    seen: Callable[[list[Read]], None] | None = None
+    seen: Seen | None = None
 
     @property
     def work(self) -> Path:

@@ -52,18 +52,27 @@ def decompose(samples: np.ndarray) -> Uncertainty:
     return Uncertainty(mean, samples.std(axis=0), total, expected, np.maximum(total - expected, 0.0))
 
 
-def risk_coverage(uncertainty: np.ndarray, error: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
+class RiskCoverage(NamedTuple):
+    """Selective prediction.
+
+    Attributes:
+        coverage: float (m,), the share of cases answered, rising to 1.
+        risk: float (m,), the mean error of those answered.
+        area: under that curve (AURC), the mean risk over coverages; lower is better, and without information it is
+            the overall mean error.
+    """
+
+    coverage: np.ndarray
+    risk: np.ndarray
+    area: float
+
+
+def risk_coverage(uncertainty: np.ndarray, error: np.ndarray) -> RiskCoverage:
     """Selective prediction: answer only where one is surest.
 
     Args:
         uncertainty: float (n,), larger is less sure.
         error: float (n,), e.g. 1 where the call is wrong, or a squared difference; NaN is left out.
-
-    Returns:
-        coverage (m,), the share of cases answered, rising to 1;
-        risk (m,), the mean error of those answered;
-        the area under that curve (AURC), the mean risk over coverages; lower is better, and without information it is
-        the overall mean error.
 
     Cases of equal uncertainty enter together, so that their order does not matter.
 
@@ -72,9 +81,9 @@ def risk_coverage(uncertainty: np.ndarray, error: np.ndarray) -> tuple[np.ndarra
     known = ~np.isnan(error)
     uncertainty, error = np.asarray(uncertainty, float)[known], np.asarray(error, float)[known]
     if not len(error):
-        return np.empty(0), np.empty(0), float("nan")
+        return RiskCoverage(np.empty(0), np.empty(0), float("nan"))
     levels, level = np.unique(uncertainty, return_inverse=True)
     counts = np.bincount(level, minlength=len(levels))
     answered = np.cumsum(counts)
     risk = np.cumsum(np.bincount(level, error, minlength=len(levels))) / answered
-    return answered / len(error), risk, float((risk * counts).sum() / len(error))
+    return RiskCoverage(answered / len(error), risk, float((risk * counts).sum() / len(error)))

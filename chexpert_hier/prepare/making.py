@@ -17,7 +17,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
 import numpy as np
 
@@ -187,8 +187,8 @@ class _Job:
     names: list[str]
     skip_bad: bool
 
-    def chunks(self, done: set[int], workers: int) -> Iterator[tuple[int, np.ndarray, list[list]]]:
-        """Chunk number, crops uint8 (k, c, c) and records of the chunks not yet done, a few under way at a time."""
+    def chunks(self, done: set[int], workers: int) -> Iterator["_Chunk"]:
+        """The chunks not yet done, a few under way at a time."""
         waiting: collections.deque[tuple[int, list[Future]]] = collections.deque()
         pool = ThreadPoolExecutor(workers)
         try:
@@ -234,9 +234,18 @@ class _Job:
         return crops[0], [*map(int, places[0]), score, sha256(data), *sums, ""]
 
 
-def _joined(chunk: int, parts: list[Future]) -> tuple[int, np.ndarray, list[list]]:
+class _Chunk(NamedTuple):
+    """CHUNK films or fewer: their number in the cache, crops uint8 (k, c, c) and records."""
+
+    number: int
+    pixels: np.ndarray
+    records: list[list]
+
+
+def _joined(number: int, parts: list[Future]) -> _Chunk:
     results = [part.result() for part in parts]
-    return chunk, np.concatenate([pixels for pixels, _ in results]), [film for _, films in results for film in films]
+    pixels = np.concatenate([crops for crops, _ in results])
+    return _Chunk(number, pixels, [film for _, films in results for film in films])
 
 
 def _to_disk(handle: IO) -> None:

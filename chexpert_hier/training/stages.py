@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -83,6 +84,14 @@ class Training:
     checkpoint_every: int = 0
     seen: Callable[[str, int, np.ndarray], None] | None = None
     devices: Devices = ALONE
+
+
+class Part(NamedTuple):
+    """A process's part of every batch: places of films, targets as the compiled loss takes them, films in a part."""
+
+    rows: np.ndarray
+    targets: np.ndarray
+    size: int
 
 
 def train(training: Training) -> keras.Model:
@@ -207,13 +216,13 @@ class StageRun:
         draw = (self.recipe.seed, self.number, epoch)
         return {"x": self.training.films.batches(rows, targets, size, self.recipe.augment, draw)}
 
-    def share(self, rows: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
-        """This process's part of every batch: rows, targets as the compiled loss takes them, films in a part."""
+    def share(self, rows: np.ndarray, targets: np.ndarray) -> Part:
+        """This process's part of every batch."""
         if not self.pieces.flagged:
-            return rows, targets, self.pieces.size
+            return Part(rows, targets, self.pieces.size)
         rows, targets = self.pieces.cut(rows, targets, self.loss)
         share = self.devices.share(len(rows), self.pieces.size)
-        return rows[share.places], filled(targets[share.places], share.padded), share.size
+        return Part(rows[share.places], filled(targets[share.places], share.padded), share.size)
 
     def callbacks(self, order: np.ndarray, shown: Shown) -> list[keras.callbacks.Callback]:
         """The rate, the checks, the checkpoints within the epoch."""

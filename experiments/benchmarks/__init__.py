@@ -8,8 +8,10 @@
 import importlib.metadata
 import os
 import platform
+import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
@@ -62,16 +64,46 @@ def versions(*names: str) -> str:
     return ", ".join(found)
 
 
-def report(name: str, command: str, what: str, lines: Sequence[str], ratio: float, packages: Sequence[str],
-           write: bool, note: Callable[[], str] | str = "") -> None:
+def typed(script: str, argv: Sequence[str] | None) -> str:
+    """The command of a script as it was typed; without `argv` the process's own arguments."""
+    return " ".join([f"python -m experiments.benchmarks.{script}", *(sys.argv[1:] if argv is None else argv)])
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a script has measured.
+
+    Attributes:
+        name: the section of results.md.
+        command: as it was typed.
+        what: it was measured on.
+        lines: of the table.
+        ratio: theirs to ours.
+        packages: whose versions matter.
+    """
+
+    name: str
+    command: str
+    what: str
+    lines: Sequence[str]
+    ratio: float
+    packages: Sequence[str]
+
+    def section(self) -> str:
+        """The section of results.md, without "## "."""
+        load = f"load {os.getloadavg()[0]:.1f} when it ended" if hasattr(os, "getloadavg") else ""
+        command = self.command.replace(" --write", "").strip()
+        return "\n".join([self.name, "", f"`{command}` · {machine()}, {load} · {versions(*self.packages)} · "
+                          f"{date.today().isoformat()} · {self.what}", "", *self.lines, "", f"ratio: {self.ratio:.2f}",
+                          ""])
+
+
+def report(measured: Measured, write: bool) -> None:
     """Print the table and, last, the ratio; with `write` also replace the script's section in results.md."""
-    load = f"load {os.getloadavg()[0]:.1f} when it ended" if hasattr(os, "getloadavg") else ""
-    command = command.replace(" --write", "").strip()
-    text = "\n".join([f"## {name}", "", f"`{command}` · {machine()}, {load} · {versions(*packages)} · "
-                      f"{date.today().isoformat()} · {what}", "", *lines, "", f"ratio: {ratio:.2f}", ""])
-    print(text.rsplit("\nratio:", 1)[0])
+    text = measured.section()
+    print(f"## {text}".rsplit("\nratio:", 1)[0])
     if write:
         parts = RESULTS.read_text(encoding="utf-8").split("\n## ") if RESULTS.exists() else ["# Benchmarks\n"]
-        kept = [part.rstrip("\n") for part in parts if part.split("\n", 1)[0].strip() != name]
-        RESULTS.write_text("\n\n## ".join([*kept, text[3:]]), encoding="utf-8")
-    print(f"ratio: {ratio:.2f}")
+        kept = [part.rstrip("\n") for part in parts if part.split("\n", 1)[0].strip() != measured.name]
+        RESULTS.write_text("\n\n## ".join([*kept, text]), encoding="utf-8")
+    print(f"ratio: {measured.ratio:.2f}")

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from . import find_films, report, spread
+from . import Measured, find_films, report, spread
 
 MARK = "CHEXPERT_HIER_BENCHMARK"
 TICK = os.sysconf("SC_CLK_TCK")
@@ -60,8 +60,8 @@ def main(argv: list[str] | None = None) -> int:
             f"blocks of {args.rows}"
     command = f"python -m experiments.benchmarks.archive --model RUN --count {args.count} --rows {args.rows} " \
               f"--workers {args.workers} --repeats {args.repeats}"
-    report("archive", command, words, lines, busy,
-           ("tensorflow", "keras", "ray", "pyarrow"), args.write)
+    report(Measured("archive", command, words, lines, busy,
+                    ("tensorflow", "keras", "ray", "pyarrow")), args.write)
     return 0
 
 

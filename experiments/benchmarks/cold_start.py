@@ -18,7 +18,7 @@ import numpy as np
 
 from chexpert_hier import commands
 
-from . import find_films, report, spread
+from . import Measured, find_films, report, spread
 
 LEAST = """
 import sys, numpy as np
@@ -66,9 +66,9 @@ def main(argv: list[str] | None = None) -> int:
         lines.append(f"| {name} | {' | '.join(cells)} |")
     lines += ["", "The ratio: processor time of the least with Keras to that of predict in ONNX Runtime."]
     command = "python -m experiments.benchmarks.cold_start" + " --model RUN" * bool(args.model)
-    report("cold_start", command, f"{film.suffix[1:]} film, {'a finished run' if args.model else 'DenseNet-121'}, "
-           f"{args.repeats} rounds", lines, float(np.median(times[:, 0, 1] / times[:, 2, 1])),
-           ("tensorflow", "keras", "onnxruntime", "pandas", "numpy"), args.write)
+    what = f"{film.suffix[1:]} film, {'a finished run' if args.model else 'DenseNet-121'}, {args.repeats} rounds"
+    report(Measured("cold_start", command, what, lines, float(np.median(times[:, 0, 1] / times[:, 2, 1])),
+                    ("tensorflow", "keras", "onnxruntime", "pandas", "numpy")), args.write)
     return 0
 
 

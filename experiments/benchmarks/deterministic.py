@@ -19,7 +19,7 @@ from chexpert_hier import commands
 from chexpert_hier.films import batches, normalisation
 from chexpert_hier.labels import CHEXPERT_LABELS
 
-from . import CLOCKS, report, spread
+from . import CLOCKS, Measured, report, spread, typed
 
 
 def train(args: argparse.Namespace) -> None:
@@ -87,9 +87,9 @@ def main(argv: list[str] | None = None) -> int:
     ratio, low, high = spread(np.divide(seconds["--deterministic"], seconds[""]))
     lines += ["", f"{args.arch}, {args.image_size} pixels, {args.films:,} films, {args.repeats} processes each; time "
               f"with it to time without: {ratio:.2f} ({low:.2f} to {high:.2f})."]
-    report("deterministic", "python -m experiments.benchmarks.deterministic " + " ".join(given),
-           "noise films (the time does not depend on pixels)", lines, ratio, ("tensorflow", "keras", "numpy"),
-           args.write)
+    report(Measured("deterministic", typed("deterministic", argv),
+                    "noise films (the time does not depend on pixels)", lines, ratio,
+                    ("tensorflow", "keras", "numpy")), args.write)
     return int(not all(weights == same["--deterministic"][0] for weights in same["--deterministic"]))
 
 

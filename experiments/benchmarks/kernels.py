@@ -17,7 +17,7 @@ import numpy as np
 from chexpert_hier import commands
 from chexpert_hier.labels import CHEXPERT_LABELS
 
-from . import CLOCKS, report, spread
+from . import CLOCKS, Measured, report, spread, typed
 
 SYSTEMS = ("Keras", "ours")
 
@@ -72,6 +72,16 @@ def main(argv: list[str] | None = None) -> int:
                     seconds.setdefault((what, system), []).append(clock() - began)
                 if what == "training step":
                     losses[system].append(float(answer))
+    lines, ratio = _table(args, seconds, first, losses)
+    report(Measured(f"kernels {args.precision} {args.image_size}", typed("kernels", argv),
+                    f"noise films (the time does not depend on pixels), {time.strftime('%H:%M')}", lines, ratio,
+                    ("tensorflow", "keras")), args.write)
+    return 0
+
+
+def _table(args: argparse.Namespace, seconds: dict[tuple[str, str], list[float]], first: dict[str, float],
+           losses: dict[str, list[float]]) -> tuple[list[str], float]:
+    """Every step's milliseconds, and the ratio of the training step."""
     ratios = {what: spread(np.divide(seconds[what, "Keras"], seconds[what, "ours"]))
               for what in ("training step", "inference")}
     lines = [f"| what | Keras, ms ({args.clock} time) | ours, ms | ratio, median (quartiles) |",
@@ -84,11 +94,7 @@ def main(argv: list[str] | None = None) -> int:
     lines += ["", f"{args.arch}, {args.image_size} pixels, batch {args.batch_size}, {args.precision}, {args.repeats} "
               f"repeats, alternating. Loss of the first step: {losses['Keras'][0]:.6f} and {losses['ours'][0]:.6f}; of "
               f"the last: {losses['Keras'][-1]:.5f} and {losses['ours'][-1]:.5f}. The ratio is that of training."]
-    name = f"kernels {args.precision} {args.image_size}"
-    report(name, "python -m experiments.benchmarks.kernels " + " ".join(sys.argv[1:] if argv is None else argv),
-           f"noise films (the time does not depend on pixels), {time.strftime('%H:%M')}", lines,
-           ratios["training step"][0], ("tensorflow", "keras"), args.write)
-    return 0
+    return lines, ratios["training step"][0]
 
 
 if __name__ == "__main__":

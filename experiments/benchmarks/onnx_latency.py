@@ -18,7 +18,7 @@ from chexpert_hier.films import normalisation
 from chexpert_hier.films.template import Cropper
 from chexpert_hier.finished.members import Member
 
-from . import report
+from . import Measured, report
 
 
 def made_up(arch: str) -> Member:
@@ -80,9 +80,9 @@ def main(argv: list[str] | None = None) -> int:
     lines = ["| films in a batch | TensorFlow, ms | ONNX Runtime, ms | largest difference |",
              "| --- | --- | --- | --- |"]
     lines += [f"| {batch} | {ours:.0f} | {theirs:.0f} | {worst:.0e} |" for batch, ours, theirs, worst in rows]
-    report("onnx_latency", f"python -m experiments.benchmarks.onnx_latency --arch {args.arch}",
-           f"{args.arch}, 224 x 224, random weights, median of {args.repeats}", lines, rows[0][1] / rows[0][2],
-           ("tensorflow", "keras", "onnxruntime"), args.write)
+    report(Measured("onnx_latency", f"python -m experiments.benchmarks.onnx_latency --arch {args.arch}",
+                    f"{args.arch}, 224 x 224, random weights, median of {args.repeats}", lines, rows[0][1] / rows[0][2],
+                    ("tensorflow", "keras", "onnxruntime")), args.write)
     return 0
 
 

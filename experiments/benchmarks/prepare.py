@@ -25,7 +25,7 @@ from chexpert_hier.labels import CHEXPERT_LABELS
 from chexpert_hier.prepare import cache
 from chexpert_hier.training.targets import epoch_order
 
-from . import find_films, report
+from . import Measured, find_films, report, typed
 
 # A small process starts it and asks for its memory: what this one has loaded would count as the child's at its start.
 ASK = ("import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True); "
@@ -91,8 +91,9 @@ def main(argv: list[str] | None = None) -> int:
              f"| open the cache, verify that it belongs to this table, split and size | {opened:.1f} | |",
              f"| read all crops once, shuffled, uint8 batches of 32 | {read:.1f} | {rows / read:,.0f} |", "",
              f"{rows:,} rows; {size:.2f} GB; peak memory of one of prepare's processes {peak:.0f} MB."]
-    report("prepare", "python -m experiments.benchmarks.prepare " + " ".join(sys.argv[1:] if argv is None else argv),
-           f"{what}, repeated", lines, prepared / read, ("opencv-python-headless", "numpy", "pandas"), args.write)
+    report(Measured("prepare", typed("prepare", argv),
+                    f"{what}, repeated", lines, prepared / read,
+                    ("opencv-python-headless", "numpy", "pandas")), args.write)
     return 0
 
 

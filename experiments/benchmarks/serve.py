@@ -31,7 +31,7 @@ from chexpert_hier.films.normalisation import IMAGENET
 from chexpert_hier.phantom import making
 from chexpert_hier.prepare import croppers
 
-from . import find_films, report
+from . import Measured, find_films, report, typed
 
 CLIENTS = (1, 8, 32)
 BATCH = 32
@@ -195,6 +195,25 @@ def main(argv: list[str] | None = None) -> int:
         if args.onnx:
             models["ONNX"] = onnx_of(models["Keras"], Path(folder) / "model.onnx")
         found = measure(models, film, args)
+    lines, ratio = _table(found, "ONNX" if args.onnx else "Keras")
+    words = ["FOLDER" if word == str(args.xrv) else word for word in (sys.argv[1:] if argv is None else argv)]
+    report(Measured("serve", typed("serve", words),
+                    f"one JPEG of {len(film):,} bytes ({what}), {args.arch} at 224 pixels, {args.repeats} rounds of "
+                    f"{args.requests} requests", lines, ratio, ("tensorflow", "keras", "onnxruntime", "fastapi",
+                                                                "uvicorn", "torch", "torchxrayvision")), args.write)
+    return 0
+
+
+def onnx_of(run: Path, out: Path, *more: str) -> Path:
+    """The run as an ONNX file, which takes films unless `more` says --crops."""
+    from chexpert_hier.export.__main__ import main as export
+
+    export(["--model", str(run), "--onnx", str(out), *more])
+    return out
+
+
+def _table(found: dict, ours: str) -> tuple[list[str], float]:
+    """Rates and waiting times of every engine, and the server's rate with 8 clients to the bare engine's."""
     lines = ["| engine | clients | films/s | 50 % | 95 % | 99 % | of the bare engine |",
              "|---|---|---|---|---|---|---|"]
     for (name, clients), values in found.items():
@@ -206,27 +225,13 @@ def main(argv: list[str] | None = None) -> int:
         share = f"{rate / np.median(base):.2f}" if base else ""
         lines.append(f"| {name} | {clients} | {rate:.1f} | " + " | ".join(f"{1000 * one:.0f} ms" for one in seconds)
                      + f" | {share} |")
-    ours = "ONNX" if args.onnx else "Keras"
     ratio = np.median([rate for rate, _ in found[ours, "8"]]) / np.median(found[ours, "bare"])
     lines += ["", f"The ratio: the server's films/s with 8 clients ({ours}) to the bare engine's."]
     if ("torchxrayvision", "8") in found:
         theirs = np.median([rate for rate, _ in found["torchxrayvision", "8"]])
         lines[-1] += (f" To torchxrayvision's behind a minimal FastAPI, 8 clients: "
                       f"{np.median([rate for rate, _ in found[ours, '8']]) / theirs:.2f}.")
-    words = ["FOLDER" if word == str(args.xrv) else word for word in (sys.argv[1:] if argv is None else argv)]
-    report("serve", f"python -m experiments.benchmarks.serve {' '.join(words)}",
-           f"one JPEG of {len(film):,} bytes ({what}), {args.arch} at 224 pixels, {args.repeats} rounds of "
-           f"{args.requests} requests", lines, float(ratio),
-           ("tensorflow", "keras", "onnxruntime", "fastapi", "uvicorn", "torch", "torchxrayvision"), args.write)
-    return 0
-
-
-def onnx_of(run: Path, out: Path, *more: str) -> Path:
-    """The run as an ONNX file, which takes films unless `more` says --crops."""
-    from chexpert_hier.export.__main__ import main as export
-
-    export(["--model", str(run), "--onnx", str(out), *more])
-    return out
+    return lines, float(ratio)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ torch.compile.
 import argparse
 import sys
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,7 +19,7 @@ from chexpert_hier import commands
 from chexpert_hier.errors import InputError
 from chexpert_hier.labels import CHEXPERT_LABELS
 
-from . import CLOCKS, report, spread
+from . import CLOCKS, Measured, report, spread, typed
 
 OUTPUTS = len(CHEXPERT_LABELS)
 
@@ -52,8 +53,15 @@ def torch_densenet121():
     return nn.Sequential(*parts)
 
 
-def theirs(args: argparse.Namespace, films: np.ndarray, targets: np.ndarray, channels_last: bool
-           ) -> tuple[Callable, Callable, int]:
+class Steps(NamedTuple):
+    """A network's training step, its inference, and its number of trained parameters."""
+
+    train: Callable
+    infer: Callable
+    parameters: int
+
+
+def theirs(args: argparse.Namespace, films: np.ndarray, targets: np.ndarray, channels_last: bool) -> Steps:
     """Training step, inference, and number of trained parameters in PyTorch, in either layout of its memory."""
     import torch
 
@@ -91,10 +99,10 @@ def theirs(args: argparse.Namespace, films: np.ndarray, targets: np.ndarray, cha
         with torch.inference_mode():
             torch.sigmoid(forward().float()).cpu().numpy()
 
-    return train, infer, sum(value.numel() for value in network.parameters())
+    return Steps(train, infer, sum(value.numel() for value in network.parameters()))
 
 
-def ours(args: argparse.Namespace, films: np.ndarray, targets: np.ndarray) -> tuple[Callable, Callable, int]:
+def ours(args: argparse.Namespace, films: np.ndarray, targets: np.ndarray) -> Steps:
     """The same in Keras, as training and prediction compile it."""
     keras = commands.import_keras()
     keras.config.set_dtype_policy(args.precision)
@@ -108,7 +116,7 @@ def ours(args: argparse.Namespace, films: np.ndarray, targets: np.ndarray) -> tu
         network.predict_on_batch(films)
 
     trained = sum(int(np.prod(value.shape)) for value in network.trainable_variables)
-    return lambda: network.train_on_batch(films, targets), infer, trained
+    return Steps(lambda: network.train_on_batch(films, targets), infer, trained)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -123,7 +131,6 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--clock", default="wall", choices=CLOCKS, help="on a busy machine: processor")
     parser.add_argument("--write", action="store_true")
     args = parser.parse_args(argv)
-    clock = CLOCKS[args.clock]
     random = np.random.default_rng(0)
     films = random.normal(size=(args.batch_size, args.image_size, args.image_size, 3)).astype(np.float32)
     targets = random.choice(np.array([0, 1, np.nan], np.float32), (args.batch_size, OUTPUTS), p=[.5, .3, .2])
@@ -134,35 +141,47 @@ def main(argv: list[str] | None = None) -> int:
         raise InputError("PyTorch is not here; this benchmark compares with it: pip install torch") from None
     if len({parameters for *_, parameters in systems.values()}) > 1:
         raise InputError(f"the networks differ: {[parameters for *_, parameters in systems.values()]} parameters")
+    seconds = _times(systems, CLOCKS[args.clock], args.repeats)
+    lines, ratio = _table(args, seconds, systems["ours"][2])
+    import keras
+
+    name = "step" if args.precision == "float32" and not args.xla else f"step {args.precision}{' XLA' * args.xla}"
+    report(Measured(name, typed("step", argv), "noise films (the time does not depend on pixels)", lines, ratio,
+                    (keras.backend.backend(), "keras", "torch")), args.write)
+    return 0
+
+
+def _times(systems: dict[str, Steps], clock: Callable[[], float], repeats: int) -> dict[tuple[str, str], list[float]]:
+    """Seconds of every (system, kind of step), the systems in turn."""
     seconds = {(name, what): [] for what in ("training step", "inference") for name in systems}
-    for repeat in range(-2, args.repeats):  # the first two warm up and trace
+    for repeat in range(-2, repeats):  # the first two warm up and trace
         for name, (train, infer, _) in systems.items():
             for what, work in (("training step", train), ("inference", infer)):
                 began = clock()
                 work()
                 if repeat >= 0:
                     seconds[name, what].append(clock() - began)
+    return seconds
+
+
+def _table(args: argparse.Namespace, seconds: dict[tuple[str, str], list[float]], parameters: int
+           ) -> tuple[list[str], float]:
+    """Milliseconds and films a second, and the ratio of training."""
     lines = [f"| what | system | ms a batch ({args.clock} time), median (quartiles) | films/s |",
              "| --- | --- | --- | --- |"]
     for (name, what), values in seconds.items():
         middle, low, high = spread(1e3 * np.array(values))
         rate = 1e3 * args.batch_size / middle
         lines.append(f"| {what} | {name} | {middle:.0f} ({low:.0f} to {high:.0f}) | {rate:.1f} |")
-    best = {what: min(list(systems)[:2], key=lambda name: np.median(seconds[name, what]))
+    best = {what: min(("PyTorch", "PyTorch, channels last"), key=lambda name: np.median(seconds[name, what]))
             for what in ("training step", "inference")}
     ratios = {what: spread(np.divide(seconds[name, what], seconds["ours", what])) for what, name in best.items()}
-    lines += ["", f"DenseNet-121, {systems['ours'][2]:,} parameters, {args.image_size} pixels, batch "
+    lines += ["", f"DenseNet-121, {parameters:,} parameters, {args.image_size} pixels, batch "
               f"{args.batch_size}, {args.precision}, XLA {'on' if args.xla else 'off'}, {args.repeats} repeats, "
               "one after the other in each. "
               + "; ".join(f"{what}: time of {best[what]} to ours {middle:.2f} ({low:.2f} to {high:.2f})"
                           for what, (middle, low, high) in ratios.items()) + ". The ratio is that of training."]
-    import keras
-
-    report("step" if args.precision == "float32" and not args.xla else f"step {args.precision}{' XLA' * args.xla}",
-           "python -m experiments.benchmarks.step " + " ".join(sys.argv[1:] if argv is None else argv),
-           "noise films (the time does not depend on pixels)", lines, ratios["training step"][0],
-           (keras.backend.backend(), "keras", "torch"), args.write)
-    return 0
+    return lines, ratios["training step"][0]
 
 
 if __name__ == "__main__":

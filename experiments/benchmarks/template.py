@@ -17,7 +17,7 @@ from chexpert_hier.films.decode import read_film
 from chexpert_hier.films.rescaling import rescale
 from chexpert_hier.films.template import Cropper, learn_template
 
-from . import find_films, report, spread
+from . import Measured, find_films, report, spread
 
 
 def theirs(film: np.ndarray, template: np.ndarray) -> tuple[int, int, float]:
@@ -75,8 +75,8 @@ def main(argv: list[str] | None = None) -> int:
     ratio, low, high = spread(np.median(other, axis=1) / np.median(ours, axis=1))
     lines += ["", f"One core, {len(films)} films, {args.repeats} repeats, both on each film in turn; times faster in "
               f"each repeat: {ratio:.2f} ({low:.2f} to {high:.2f})"]
-    report("template", "python -m experiments.benchmarks.template", what, lines, ratio,
-           ("opencv-python-headless", "numpy"), args.write)
+    report(Measured("template", "python -m experiments.benchmarks.template", what, lines, ratio,
+                    ("opencv-python-headless", "numpy")), args.write)
     return 0
 
 

@@ -14,7 +14,7 @@ from chexpert_hier import commands, hierarchy, recipes
 from chexpert_hier.films import normalisation
 from chexpert_hier.labels import CHEXPERT_LABELS
 
-from . import CLOCKS, report, spread
+from . import CLOCKS, Measured, report, spread, typed
 
 DRAWS = 10  # Pham et al. 2019, section 4.4
 
@@ -55,7 +55,15 @@ def main(argv: list[str] | None = None) -> int:
             began = clock()
             systems[name]()
             seconds[name].append(clock() - began)
-    theirs, ours = (np.array(seconds[name]) for name in systems)
+    lines, ratio = _table(args, seconds)
+    report(Measured("tta", typed("tta", argv), "noise films (the time does not depend on pixels)", lines, ratio,
+                    (keras.backend.backend(), "keras", "opencv-python-headless", "numpy")), args.write)
+    return 0
+
+
+def _table(args: argparse.Namespace, seconds: dict[str, list[float]]) -> tuple[list[str], float]:
+    """Seconds of both, theirs first, and the ratio of ours to theirs."""
+    theirs, ours = map(np.array, seconds.values())
     ratio, low, high = spread(ours / theirs)
     lines = [f"| system | seconds ({args.clock} time), median (quartiles) | films a second and draw |",
              "| --- | --- | --- |"]
@@ -64,10 +72,7 @@ def main(argv: list[str] | None = None) -> int:
         lines.append(f"| {name} | {middle:.2f} ({first:.2f} to {third:.2f}) | {DRAWS * args.films / middle:.1f} |")
     lines += ["", f"{args.arch}, {args.image_size} pixels, {args.films} films, {args.repeats} repeats. The ratio is "
               f"ours to theirs: the cost of ten draws in bare passes ({low:.2f} to {high:.2f}; expected: at most 1.1)."]
-    report("tta", "python -m experiments.benchmarks.tta " + " ".join(sys.argv[1:] if argv is None else argv),
-           "noise films (the time does not depend on pixels)", lines, ratio,
-           (keras.backend.backend(), "keras", "opencv-python-headless", "numpy"), args.write)
-    return 0
+    return lines, ratio
 
 
 if __name__ == "__main__":

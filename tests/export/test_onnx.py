@@ -22,6 +22,7 @@ from chexpert_hier.finished.asked import Film
 from chexpert_hier.finished.members import open_model, open_onnx, open_run
 from chexpert_hier.heatmaps import maps
 from chexpert_hier.predict import predicting
+from chexpert_hier.predict.engine import Engine
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -86,8 +87,8 @@ def test_calls_calibration_and_maps_are_those_of_predict(run, data):
     files = sorted((data / "valid").rglob("*frontal.jpg"))[:3]
     greys, member = [read_film(file) for file in files], open_run(run)
     found = open_onnx(run / "model.onnx").answer(greys)
-    table, _ = next(predicting.predict_films([member], [Film(file, file.name) for file in files],
-                                             validation=member.validation()))
+    engine = Engine([member], validation=member.validation())
+    table, _ = next(predicting.predict_films(engine, [Film(file, file.name) for file in files]))
     np.testing.assert_allclose(found["calibrated"], table[[f"{name} [calibrated]" for name in member.labels]],
                                atol=1e-3)  # steep fits enlarge rounding
     calls = table[[f"{name} [call]" for name in member.labels]].to_numpy()
