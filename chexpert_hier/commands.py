@@ -51,6 +51,16 @@ class Parser(argparse.ArgumentParser):
         hint = did_you_mean(unknown[1], re.findall(r"--[\w-]+", self.format_help())) if unknown else ""
         self.exit(2, printable(f"error: {message}{hint}\n{self.prog} --help lists what there is\n"))
 
+    def add_quiet(self, left: str = "only warnings and the result") -> None:
+        """Add --quiet, which `hush` obeys; `left` is what the command still says, for the help."""
+        self.add_argument("--quiet", action="store_true", help=left)
+
+
+def hush(args: argparse.Namespace) -> None:
+    """With --quiet, say nothing below warnings from now on."""
+    if args.quiet:
+        log.setLevel(logging.WARNING)
+
 
 class Terminated(KeyboardInterrupt):
     """SIGTERM: ends the command the way Ctrl-C does, with its own line and exit code."""

@@ -100,7 +100,7 @@ def parser() -> argparse.ArgumentParser:
     add("--tensorboard", action="store_true", help="also write TensorBoard logs")
     add("--mlflow", nargs="?", const="", metavar="URI", help="also hand the finished run to MLflow: parameters, "
         "epochs, tables, model (default: MLFLOW_TRACKING_URI, else the folder mlruns beside the run folder)")
-    add("--quiet", action="store_true", help="only warnings and the result")
+    answer.add_quiet()
     add_flags(answer)
     return answer
 

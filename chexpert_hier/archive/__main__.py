@@ -18,7 +18,7 @@ from pathlib import Path
 from .. import commands
 from ..errors import InputError, install
 from ..files import locked, remove_leftovers
-from ..finished.members import ENGINES
+from ..finished.arguments import add_models
 from ..finished.onnx_network import OnnxFile
 from ..run_folder import read_facts
 from . import job, lease, places, summary
@@ -41,8 +41,7 @@ def parser() -> argparse.ArgumentParser:
     add("films", metavar="FOLDER|MANIFEST", help="a folder of films, or a .parquet or .csv file with "
         "a column Path (if wanted also id: unique integers, and Frontal/Lateral); a path, or an "
         "address such as s3://bucket/films")
-    add("--model", nargs="+", required=True, metavar="MODEL", help="finished runs, .keras files inside runs, or "
-        "SavedModels, where every machine finds them; several are an ensemble")
+    add_models(answer, ", where every machine finds them")
     add("--out", required=True, metavar="DIR", help="folder for the results, on a disk that every machine sees or in "
         "object storage")
     add("--address", help="of a running Ray cluster, or auto; without it Ray is started on this machine alone")
@@ -54,13 +53,11 @@ def parser() -> argparse.ArgumentParser:
     add("--batch-size", type=int, default=32)
     add("--workers", type=int, metavar="N", help="processes that hold the models each; default: one "
         "for two processors, or for each graphics card")
-    add("--engine", default="auto", choices=ENGINES, help="what computes run folders: keras; onnx: "
-        "their model.onnx in ONNX Runtime, without TensorFlow; auto: the latter where it is there")
     add("--by-study", action="store_true", help="a DICOM archive: every file of the folder, series "
         "that are no chest film skipped, and besides the films a row for each study")
     add("--dry-run", action="store_true", help="check models, films and space, and say what would be "
         "done")
-    add("--quiet", action="store_true")
+    answer.add_quiet()
     return answer
 
 
@@ -68,8 +65,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command; 0 when done."""
     args = parser().parse_args(argv)
     _check(args)
-    if args.quiet:
-        logging.getLogger("chexpert_hier").setLevel(logging.WARNING)
+    commands.hush(args)
     out = places.at(args.out)
     with contextlib.ExitStack() as stack:
         if out.local:

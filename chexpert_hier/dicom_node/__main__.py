@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from .. import commands
 from ..errors import InputError, install
 from ..files import locked
-from ..finished.members import ENGINES
+from ..finished.arguments import add_models
 from . import access
 
 if TYPE_CHECKING:
@@ -37,9 +37,7 @@ def parser() -> argparse.ArgumentParser:
     archive.add_argument("--orthanc", metavar="URL", help="an Orthanc server, e.g. http://127.0.0.1:8042")
     archive.add_argument("--dicomweb", metavar="URL", help="the root of any archive's DICOMweb services, e.g. "
                          "https://archive/dicom-web")
-    add("--model", nargs="+", required=True, metavar="MODEL", help="finished runs, .keras files in them, SavedModels "
-        "or ONNX files; several are an ensemble")
-    add("--engine", default="auto", choices=ENGINES, help="what computes finished runs; as for serve (auto)")
+    add_models(args)
     add("--once", action="store_true", help="end when nothing is new any more; without it, follow the archive")
     add("--send-to", metavar="AET", help="let Orthanc send what is written on to this application entity of its "
         "DicomModalities")
@@ -53,7 +51,7 @@ def parser() -> argparse.ArgumentParser:
     add("--odd-too", action="store_true", help="report on films that look odd (inverted, turned, not frontal) as "
         "well, with a word about it; without it they are left")
     add("--every", type=float, default=5.0, metavar="SECONDS", help="between two looks at the archive (5)")
-    add("--quiet", action="store_true", help="print nothing but errors and the last count")
+    args.add_quiet("only warnings and the last count")
     return args
 
 
@@ -61,8 +59,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command; 0 when done."""
     args = parser().parse_args(argv)
     _check(args)
-    if args.quiet:
-        logging.getLogger("chexpert_hier").setLevel(logging.WARNING)
+    commands.hush(args)
     try:
         _beside(_archive(args), args)
     except (access.ArchiveError, access.RefusedError) as error:  # before the work, in which the node deals with them

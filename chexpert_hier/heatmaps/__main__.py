@@ -19,6 +19,7 @@ import numpy as np
 from .. import commands
 from ..errors import InputError, one_of
 from ..files import locked, write_text
+from ..finished.arguments import add_reading
 from ..finished.asked import Film
 from ..finished.members import Member
 from ..labels import COMPETITION_LABELS
@@ -45,10 +46,9 @@ def parser() -> argparse.ArgumentParser:
         "(centred, ours) each cell where the centre of what it sees lies")
     add("--threshold", type=float, default=0.0, help="draw only what reaches this share of the largest value")
     add("--batch-size", type=int, default=16)
-    add("--allow-outside", action="store_true", help="paths in a CSV and links in a folder may leave it")
-    add("--skip-bad", action="store_true", help="leave out films that cannot be read, and say so")
+    add_reading(answer, "leave out films that cannot be read, and say so")
     add("--resume", action="store_true", help="keep the films that are finished in --out")
-    add("--quiet", action="store_true")
+    answer.add_quiet()
     return answer
 
 
@@ -58,8 +58,7 @@ def main(argv: list[str] | None = None) -> int:
     if not 0 <= args.threshold < 1 or args.batch_size < 1:
         raise InputError(f"--threshold is {args.threshold} and --batch-size {args.batch_size}; expected a share in "
                          "[0, 1), and 1 or more")
-    if args.quiet:
-        logging.getLogger("chexpert_hier").setLevel(logging.WARNING)
+    commands.hush(args)
     from ..finished import asked, members
 
     films = asked.find_films(args.films, allow_outside=args.allow_outside)

@@ -14,8 +14,9 @@ from pathlib import Path
 from .. import commands, labels
 from ..errors import InputError
 from ..files import locked
+from ..finished.arguments import add_models, add_reading
 from ..finished.asked import Film, find_films
-from ..finished.members import ENGINES, Member, Saved, Views
+from ..finished.members import Member, Saved, Views
 from . import answers, job
 from .engine import Engine
 from .predicting import LeftOut, Seen, predict_films
@@ -28,12 +29,9 @@ def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
     answer = commands.Parser(prog="python -m chexpert_hier.predict", description=__doc__.splitlines()[0])
     add = answer.add_argument
-    add("films", nargs="+", metavar="FILM|FOLDER|GLOB|CSV",
-        help="JPEG, PNG, TIFF, WebP or DICOM files, and where they lie")
-    add("--model", nargs="+", required=True, metavar="MODEL", help="finished runs, .keras files inside runs, "
-        "SavedModels or .onnx files; several are an ensemble")
-    add("--engine", default="auto", choices=ENGINES, help="what computes finished runs: keras, onnx (ONNX Runtime and "
-        "the run's model.onnx, without TensorFlow and Keras), or auto: onnx where both are there")
+    add("films", nargs="+", metavar="FILM|FOLDER|GLOB|CSV", help="JPEG, PNG, TIFF, WebP or DICOM "
+        "files, and where they lie")
+    add_models(answer)
     add("--out", type=Path, help=".csv or .json file to write; without it the answer is printed")
     add("--heatmaps", type=Path, metavar="DIR", help="also draw where the (first) run looks, as chexpert_hier.heatmaps")
     add("--tta", type=int, default=0, metavar="N", help="average over N random views of each film (the paper: 10)")
@@ -46,15 +44,14 @@ def parser() -> argparse.ArgumentParser:
     add("--seed", type=int, default=0, help="of the random views and of dropout")
     add("--batch-size", type=int, default=32)
     add("--root", type=Path, metavar="DIR", help="folder that the paths in a CSV start from (default: the CSV's own)")
-    add("--allow-outside", action="store_true", help="paths in a CSV and links in a folder may leave it")
-    add("--skip-bad", action="store_true", help="films that cannot be used are no failure; they are listed either way")
+    add_reading(answer, "films that cannot be used are no failure; they are listed either way")
     add("--accept-damaged", action="store_true", help="answer, with a flag, for JPEGs whose picture data is broken or "
         "short (also in DICOM), instead of leaving them out")
     add("--refuse-odd", action="store_true", help="no probabilities for films that are flagged: not a frontal chest "
         "film, inverted, turned, in colour, damaged")
     add("--resume", action="store_true", help="go on where an interrupted job with the same --out stopped, if it was "
         "this very job")
-    add("--quiet", action="store_true")
+    answer.add_quiet()
     return answer
 
 
@@ -62,8 +59,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command; 0 when done."""
     args = parser().parse_args(argv)
     _check(args)
-    if args.quiet:
-        logging.getLogger("chexpert_hier").setLevel(logging.WARNING)
+    commands.hush(args)
     films = find_films(args.films, root=args.root, allow_outside=args.allow_outside, missing_too=args.skip_bad)
     if len(films) == 1 and not args.skip_bad:
         open_film(films[0], True, args.accept_damaged)  # a film that cannot be read need not wait for the model

@@ -4,7 +4,6 @@
 """
 
 import argparse
-import logging
 import sys
 from pathlib import Path
 
@@ -37,7 +36,7 @@ def parser() -> argparse.ArgumentParser:
     add("--skip-bad", action="store_true", help="leave unreadable films black and list them in skipped.csv")
     add("--allow-outside", action="store_true", help="paths and links may leave the data folder")
     add("--workers", type=int, help="threads (default: one per core)")
-    add("--quiet", action="store_true", help="only warnings and the result")
+    answer.add_quiet()
     return answer
 
 
@@ -45,8 +44,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command; 0 when done."""
     args = parser().parse_args(argv)
     args.reader = joint.BETWEEN.join(args.reader) if args.reader else None
-    if args.quiet:
-        logging.getLogger("chexpert_hier").setLevel(logging.WARNING)
+    commands.hush(args)
     recipe = recipes.change(recipes.named(args.recipe), *args.set,
                             **{name: getattr(args, name) for name in ("seed", "reader", "views", "resize")})
     commands.at_least(1, args, "workers")

@@ -6,7 +6,6 @@ Takes a finished run folder; the films are read where recipe.json says they lie,
 """
 
 import argparse
-import logging
 import sys
 from pathlib import Path
 
@@ -24,7 +23,7 @@ def parser() -> argparse.ArgumentParser:
         "were several), where they have moved or the run does not say")
     add("--replicates", type=int, default=1000, help="bootstrap resamples of patients (default: 1000)")
     add("--no-films", action="store_true", help="without examples on films; the network is not loaded")
-    add("--quiet", action="store_true")
+    answer.add_quiet()
     return answer
 
 
@@ -32,8 +31,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command; 0 when done."""
     args = parser().parse_args(argv)
     commands.at_least(0, args, "replicates")
-    if args.quiet:
-        logging.getLogger("chexpert_hier").setLevel(logging.WARNING)
+    commands.hush(args)
     print(f"report: {write(args.run, args.out, replicates=args.replicates, films=not args.no_films, data=args.data)}")
     return 0
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from .. import commands
 from ..errors import InputError, install
-from ..finished.members import ENGINES
+from ..finished.arguments import add_models
 from ..predict.answers import NOT_A_DEVICE
 from .batching import Limits
 
@@ -23,10 +23,7 @@ def parser() -> argparse.ArgumentParser:
     args = commands.Parser(prog="python -m chexpert_hier.serve", description="The model over HTTP, and a page "
                                    "on which a person reads films. Films stay in memory and go nowhere.")
     add = args.add_argument
-    add("--model", nargs="+", required=True, metavar="MODEL", help="finished runs, .keras files in them, SavedModels "
-        "or ONNX files; several are an ensemble")
-    add("--engine", default="auto", choices=ENGINES, help="what computes finished runs: keras, onnx (ONNX Runtime and "
-        "the run's model.onnx, without TensorFlow), or auto: onnx where that is possible (auto)")
+    add_models(args)
     add("--name", default="chest", help="the model's name in addresses: /v1/models/NAME:predict (chest)")
     add("--host", default="127.0.0.1", help="address to listen on; anything but this machine needs --token (127.0.0.1)")
     add("--port", type=int, default=8080, help="0 takes any free one (8080)")
@@ -35,7 +32,7 @@ def parser() -> argparse.ArgumentParser:
     add("--batch-size", type=int, default=Limits.batch, help=f"films through the network at once ({Limits.batch})")
     add("--most-megabytes", type=int, default=Limits.body // 2 ** 20, metavar="MB", help="of one request "
         f"({Limits.body // 2 ** 20})")
-    add("--quiet", action="store_true", help="print nothing but errors")
+    args.add_quiet("only warnings")
     return args
 
 
@@ -44,8 +41,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
     token = _token(args.token)
     _check(args, token)
-    if args.quiet:
-        logging.getLogger("chexpert_hier").setLevel(logging.WARNING)
+    commands.hush(args)
     try:
         import fastapi  # noqa: F401
         import prometheus_client  # noqa: F401
