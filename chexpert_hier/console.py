@@ -6,14 +6,14 @@ from functools import partial
 
 from . import commands
 
-# Every command; setup.cfg, README and the tests are compared with it. All but run are areas with a __main__.
+# Every command, an area with a __main__; setup.cfg, README and the tests are compared with it.
 COMMANDS = ("run", "predict", "evaluate", "heatmaps", "export", "prepare", "datasets", "phantom", "report",
             "serve", "archive", "dicom_node", "selftest")
 
 
 def module_of(command: str) -> str:
     """The module whose `parser` and `main` are the command's."""
-    return f"chexpert_hier.{command}" if command == "run" else f"chexpert_hier.{command}.__main__"
+    return f"chexpert_hier.{command}.__main__"
 
 
 def _command(command: str) -> int:

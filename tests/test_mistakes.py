@@ -9,6 +9,7 @@ import pytest
 from finished import make_films
 
 from chexpert_hier import commands, run
+from chexpert_hier.run import steps
 
 QUICK = ("--recipe", "phantom", "--arch", "tiny", "--image-size", "32", "--epochs", "1", "--no-export", "--quiet")
 
@@ -131,7 +132,7 @@ def test_nothing_is_kept_of_what_ctrl_c_ends_before_training(films, tmp_path, mo
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(run, "_source", interrupt)
+    monkeypatch.setattr(steps, "_source", interrupt)
     assert commands.answer(run.main, [*QUICK, "--out", str(tmp_path / "a" / "b"), "--data", str(films)]) == 130
     assert not list(tmp_path.iterdir())
 
