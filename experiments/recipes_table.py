@@ -1,4 +1,4 @@
-"""Write docs/recipes.md: every field of the four papers' recipes side by side, from chexpert_hier/recipes.py.
+"""Write docs/recipes.md: every field of the four papers' recipes side by side, from chexpert_hier/recipes/.
 
     python experiments/recipes_table.py            # writes the file
     python experiments/recipes_table.py --check    # exit code 1 when it is out of date
@@ -6,6 +6,7 @@
 
 import argparse
 import dataclasses
+import textwrap
 from pathlib import Path
 
 from chexpert_hier import recipes
@@ -50,16 +51,20 @@ def table(chosen: list[recipes.Recipe], only_different: bool = False) -> str:
 def page() -> str:
     """The whole of docs/recipes.md."""
     others = [recipe for name, recipe in recipes.RECIPES.items() if name not in PAPERS]
-    parts = ["# The recipes side by side",
-             "Written by `python experiments/recipes_table.py` from `chexpert_hier/recipes.py`, where every number has "
-             "its source beside it; a test compares. Any field can be changed with `--set FIELD=VALUE`, a stage's with "
-             "`--set STAGE.FIELD=VALUE`. Fields in which the four differ are bold.",
-             table([recipes.RECIPES[name] for name in PAPERS])]
+    written = ("Written by `python experiments/recipes_table.py` from `chexpert_hier/recipes/papers.py`, where every "
+               "number has its source beside it; a test compares. Any field can be changed with `--set FIELD=VALUE`, "
+               "a stage's with `--set STAGE.FIELD=VALUE`. Fields in which the four differ are bold.")
+    parts = ["# The recipes side by side", _wrapped(written), table([recipes.RECIPES[name] for name in PAPERS])]
     for recipe in others:
         base = recipes.RECIPES[next((name for name in PAPERS if recipe.name.startswith(name)), "pham2019")]
-        parts += [f"## {recipe.name}", f"{recipe.source[:1].upper() + recipe.source[1:]}. Where it differs from "
-                  f"{base.name}:", table([base, recipe], only_different=True)]
+        source = recipe.source[:1].upper() + recipe.source[1:]
+        parts += [f"## {recipe.name}", _wrapped(f"{source}. Where it differs from {base.name}:"),
+                  table([base, recipe], only_different=True)]
     return "\n\n".join(parts) + "\n"
+
+
+def _wrapped(text: str) -> str:
+    return textwrap.fill(text, 100, break_long_words=False, break_on_hyphens=False)
 
 
 def main(argv: list[str] | None = None) -> int:

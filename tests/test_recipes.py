@@ -48,7 +48,7 @@ def cited() -> list[tuple[str, str]]:
             text = path.read_text(encoding="utf-8")
             for rows in re.findall(r"deviations ((?:[A-Z]\d+(?:, |-| and )?)+)", text):
                 found += [(path.name, row) for row in re.findall(r"[A-Z]\d+", rows)]
-            if path.name == "recipes.py":
+            if path.name == "papers.py":
                 found += [(path.name, row) for row in re.findall(r"#.*[( ]([A-Z]\d{1,2})\b", text)]
     return found
 
