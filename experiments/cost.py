@@ -19,6 +19,7 @@ from chexpert_hier import commands
 from chexpert_hier.files import write_text
 from chexpert_hier.recipes import SIX
 from experiments.benchmarks import machine
+from experiments.pages import wrapped
 
 if TYPE_CHECKING:
     import keras
@@ -47,7 +48,7 @@ def main(argv: list[str] | None = None) -> int:
     text = page(flops, crops, train, infer)
     print(text)
     if args.write:
-        write_text(DOCS, text)
+        write_text(DOCS, wrapped(text))
     return 0
 
 

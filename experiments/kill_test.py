@@ -33,6 +33,7 @@ import numpy as np
 from chexpert_hier import commands
 from chexpert_hier.files import write_text
 from experiments.benchmarks import machine, versions
+from experiments.pages import wrapped
 
 PAGE, TITLE = Path(__file__).parents[1] / "docs" / "faults.md", "Killed, interrupted, starved"
 # How many of every 20 faults a command gets; what runs longest has the most moments.
@@ -253,7 +254,7 @@ def page(results: list[dict], planned: int, command: str, seconds: float) -> str
 def put(title: str, text: str) -> None:
     """Replace a section of docs/faults.md, or add it at the end; the others belong to other scripts and to people."""
     head, *sections = PAGE.read_text(encoding="utf-8").rstrip("\n").split("\n## ")
-    own = f"{title}\n\n{text}\n"
+    own = f"{title}\n\n{wrapped(text)}\n"
     places = [place for place, section in enumerate(sections) if section.partition("\n")[0] == title]
     if places:
         sections[places[0]] = own

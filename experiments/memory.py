@@ -21,6 +21,7 @@ from chexpert_hier import commands
 from chexpert_hier.files import write_text
 from chexpert_hier.recipes import SIX
 from experiments.benchmarks import machine, versions
+from experiments.pages import wrapped
 
 PAGE = Path(__file__).parents[1] / "docs" / "memory.md"
 SIZE, BATCH, PIECE = 224, 32, 8  # pixels, films in a batch (Pham et al. 2019, section 4.3), films in a micro-batch
@@ -40,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
     text = page(rows)
     print(text)
     if args.write:
-        write_text(PAGE, text)
+        write_text(PAGE, wrapped(text))
     return 0
 
 
