@@ -169,19 +169,21 @@ def test_subset_sizes_of_a_constructed_table():
     for policy, present in (("u-zeros", 1), ("u-ignore", 1), ("u-ones", 2)):  # of 4 values so many are present
         hard = hard_targets(raw, policy)
         absent = 4 - present
-        sizes = {reading: stage_one(hard, CHEXPERT_TREE, reading)[0].sum() for reading in READINGS}
-        assert sizes == {"leaves": 64 - absent * absent * 4,
-                         "union": 64 - absent * absent * 4, "all-parents": present**3, "any-parent": 64 - absent**3,
-                         "chen": 64}
+        sizes = {"leaves": 64 - absent * absent * 4, "union": 64 - absent * absent * 4, "all-parents": present**3,
+                 "any-parent": 64 - absent**3, "chen": 64}
+        assert {reading: stage_one(hard, CHEXPERT_TREE, reading)[0].sum() for reading in sizes} == sizes
         cells = stage_one(hard, CHEXPERT_TREE, "union")[1].sum(axis=0)
         assert cells[place("Pneumonia")[0]] == present * present * 4
         assert cells[place("Edema")[0]] == present * 16 and cells[place("Cardiomegaly")[0]] == present * 16
         assert cells[~CHEXPERT_TREE.children].sum() == 0
 
 
+LOOPED = ("leaves", "union", "all-parents", "any-parent", "chen")  # a further reading is tested by hand above
+
+
 @settings(max_examples=50, deadline=None)
 @given(hard=arrays(np.float32, st.tuples(st.integers(0, 10), st.just(14)), elements=st.sampled_from([1, 0, NAN])),
-       reading=st.sampled_from(list(READINGS)))
+       reading=st.sampled_from(LOOPED))
 def test_masks_against_loops_over_films_and_labels(hard, reading):
     parents = {CHEXPERT_LABELS.index(child): place(*above) for child, above in CHEXPERT_TREE.parents.items()}
     lo, co, ecm = place("Lung Opacity", "Consolidation", "Enlarged Cardiomediastinum")

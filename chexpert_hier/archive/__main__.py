@@ -39,22 +39,21 @@ def parser() -> argparse.ArgumentParser:
     answer = commands.Parser(prog="python -m chexpert_hier.archive", description=__doc__.splitlines()[0])
     add = answer.add_argument
     add("films", metavar="FOLDER|MANIFEST", help="a folder of films, or a .parquet or .csv file with "
-        "a column Path (if wanted also id: unique integers, and Frontal/Lateral); a path, or an "
+        "a column Path (and, if you like, id, unique integers, and Frontal/Lateral); a path, or an "
         "address such as s3://bucket/films")
     add_models(answer, ", where every machine finds them")
     add("--out", required=True, metavar="DIR", help="folder for the results, on a disk that every machine sees or in "
         "object storage")
-    add("--address", help="of a running Ray cluster, or auto; without it Ray is started on this machine alone")
+    add("--address", help="address of a running Ray cluster, or auto; without it Ray is started on this machine alone")
     add("--resume", action="store_true", help="go on where an interrupted job with the same --out stopped")
-    add("--retry-failed", action="store_true", help="score the films with an error again, and only "
-        "these (besides what is not done yet)")
+    add("--retry-failed", action="store_true", help="also score again the films that ended with an error")
     add("--rows-per-file", type=int, default=1000, metavar="N", help="films in an output file, which "
         "is also the unit of work: what a killed worker had in hand is scored again")
-    add("--batch-size", type=int, default=32)
-    add("--workers", type=int, metavar="N", help="processes that hold the models each; default: one "
-        "for two processors, or for each graphics card")
-    add("--by-study", action="store_true", help="a DICOM archive: every file of the folder, series "
-        "that are no chest film skipped, and besides the films a row for each study")
+    add("--batch-size", type=int, default=32, help="films through the network at once (default: %(default)s)")
+    add("--workers", type=int, metavar="N", help="worker processes, each with its own copy of the models "
+        "(default: one for every two processors, or one for each graphics card)")
+    add("--by-study", action="store_true", help="read the folder as a DICOM archive: look at every file, "
+        "skip series that are no chest films, and write a row for each study as well")
     add("--dry-run", action="store_true", help="check models, films and space, and say what would be "
         "done")
     answer.add_quiet()

@@ -19,20 +19,23 @@ def parser() -> argparse.ArgumentParser:
     result = commands.Parser(prog="python -m chexpert_hier.datasets", description=(
         "Check a data set before hours of work: tables, patients, splits and films. The header is row 1."))
     result.add_argument("data", metavar="DIR", help="folder that the data set unpacked into")
-    result.add_argument("--reader", default="chexpert", choices=reading.READERS)
+    result.add_argument("--reader", default="chexpert", choices=reading.READERS,
+                        help="layout of DIR (default: %(default)s)")
     result.add_argument("--labels", help="label columns, separated by commas")
-    result.add_argument("--train-file", default="train.csv", help="e.g. train_visualCheXbert.csv, or which "
-                        "labels where a reader has a choice (docs/datasets.md)")
+    result.add_argument("--train-file", default="train.csv", help="the table of training films, e.g. "
+                        "train_visualCheXbert.csv, or which labels where a reader has a choice (docs/datasets.md)")
     result.add_argument("--split", default="auto", choices=("auto", "official"),
                         help="a table without a split of its own counts as training films here")
-    result.add_argument("--seed", type=int, default=0, help="of smoothed targets")
-    result.add_argument("--allow-outside", action="store_true", help="paths and links may leave the data folder")
+    result.add_argument("--seed", type=int, default=0, help="random seed of smoothed targets")
+    result.add_argument("--allow-outside", action="store_true", help="let paths and links lead out of the data folder")
     result.add_argument("--tables-only", action="store_true", help="open no film (seconds for all of CheXpert)")
     result.add_argument("--counts", action="store_true",
-                        help="instead: rows, cells and target means per policy and reading of conditional training")
+                        help="print rows, cells and target means per policy and reading of conditional training, "
+                        "in place of the checks")
     result.add_argument("--tree", default=None, help="for --counts: a known tree or a JSON file {child: [parents]}")
-    result.add_argument("--blank", default="negative", choices=BLANKS, help="for --counts")
-    result.add_argument("--closure", action="store_true", help="for --counts: upward closure of the labels first")
+    result.add_argument("--blank", default="negative", choices=BLANKS, help="for --counts: what a blank cell counts as")
+    result.add_argument("--closure", action="store_true",
+                        help="for --counts: first give every finding's ancestors its certainty")
     result.add_argument("--strict", action="store_true", help="exit with 1 when there is an error in the report")
     result.add_argument("--workers", type=int, default=os.cpu_count(), help="threads that open films")
     result.add_argument("--out", help="write the report (.json) or the counts (.csv or .json) as well")

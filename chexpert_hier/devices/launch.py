@@ -38,10 +38,10 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     """The flags of the devices."""
     add = parser.add_argument_group("several devices and machines (docs/scale.md)").add_argument
     add("--devices", metavar="all|N", help="train on all devices of each process, or on N; needs KERAS_BACKEND=jax")
-    add("--processes", type=int, metavar="N", help="processes that train together, the same command in each (under "
-        "srun and mpirun: theirs)")
+    add("--processes", type=int, metavar="N", help="how many processes train together, each with this same command "
+        "(under srun and mpirun, theirs)")
     add("--process", type=int, metavar="I", help="which of them this is, from 0; 0 writes all files")
-    add("--coordinator", metavar="HOST:PORT", help="where process 0 is reached; PORT and the next one are used")
+    add("--coordinator", metavar="HOST:PORT", help="where to reach process 0; PORT and the one after it are used")
     add("--scale-batch", action="store_true", help="multiply batch and learning rate by the number of devices (ours; "
         "otherwise the recipe's batch is shared among them)")
 

@@ -38,19 +38,21 @@ def parser() -> argparse.ArgumentParser:
     archive.add_argument("--dicomweb", metavar="URL", help="the root of any archive's DICOMweb services, e.g. "
                          "https://archive/dicom-web")
     add_models(args)
-    add("--once", action="store_true", help="end when nothing is new any more; without it, follow the archive")
+    add("--once", action="store_true", help="end when nothing new is left; without it, follow the archive")
     add("--send-to", metavar="AET", help="let Orthanc send what is written on to this application entity of its "
         "DicomModalities")
-    add("--access", metavar="FILE", help="JSON with user and password or token, ca, certificate, key; for you alone "
-        "to read")
-    add("--place", metavar="DIR", help="where the node keeps what it has done; default: in CHEXPERT_HIER_HOME or "
-        "~/.cache/chexpert_hier, one for each archive, model and receiver")
-    add("--from-now", action="store_true", help="begin behind what is in the archive already; counts for a new place "
-        "only")
-    add("--study-dates", default="", metavar="RANGE", help="with --dicomweb: only these, e.g. 20261101- (all)")
+    add("--access", metavar="FILE", help="JSON with user and password or token, ca, certificate, key; nobody "
+        "but you may be able to read it")
+    add("--place", metavar="DIR", help="where the node remembers what it has done (default: a folder in "
+        "CHEXPERT_HIER_HOME or ~/.cache/chexpert_hier, one for each archive, model and receiver)")
+    add("--from-now", action="store_true", help="skip what is in the archive already; has an effect only when --place "
+        "is new")
+    add("--study-dates", default="", metavar="RANGE", help="with --dicomweb: only studies of these dates, e.g. "
+        "20261101- (default: all)")
     add("--odd-too", action="store_true", help="report on films that look odd (inverted, turned, not frontal) as "
-        "well, with a word about it; without it they are left")
-    add("--every", type=float, default=5.0, metavar="SECONDS", help="between two looks at the archive (5)")
+        "well, and say so; by default they are left alone")
+    add("--every", type=float, default=5.0, metavar="SECONDS", help="seconds between two looks at the "
+        "archive (default: 5)")
     args.add_quiet("only warnings and the last count")
     return args
 

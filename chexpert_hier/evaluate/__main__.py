@@ -44,37 +44,41 @@ def _what(add: Any) -> None:
         "--predictions and --truth")
     add("--data", metavar="DIR", help="with --run: the films of another data set, which the run's model answers for "
         "and is judged on beside its own (external validation)")
-    add("--reader", metavar="NAME", help="of --data (the run's)")
+    add("--reader", metavar="NAME", help="layout of --data (default: the run's)")
     add("--radiologists", nargs="+", default=[], metavar="R.csv", help="one file of 1 and 0 per reader")
     add("--meta", metavar="M.csv", help="further columns for --by (Sex, Age, site, ...), by Path, Study or Patient")
     add("--fit", nargs=2, metavar=("P.csv", "T.csv"), help="other films' predictions and truth to choose thresholds "
         "and fit the calibration on (cross-fitted by patient)")
-    add("--conditional", metavar="C.csv", help="the scores before the chain rule, to set beside")
-    add("--ensemble", action="store_true", help="also judge the mean of all files of predictions")
+    add("--conditional", metavar="C.csv", help="the scores before the chain rule, to show beside the others")
+    add("--ensemble", action="store_true", help="also judge the mean of all prediction files")
 
 
 def _how(add: Any) -> None:
-    add("--labels", nargs="+", metavar="NAME", help="which labels (all that both files have)")
+    add("--labels", nargs="+", metavar="NAME", help="which labels (default: all that both files have)")
     add("--by", nargs="+", default=[], metavar="COLUMN", help="subgroups by columns of the truth or meta file: Sex Age "
         "AP/PA, or Sex,Age,AP/PA")
-    add("--unit", choices=("film", "study", "patient"), help="what one case is (studies where all paths tell theirs, "
-        "as CheXpert's do, else films)")
-    add("--rule", help="films to studies and patients: max, mean, confident, or a JSON file {label: rule} (max)")
+    add("--unit", choices=("film", "study", "patient"), help="what one case is (default: a study where all paths "
+        "name theirs, as CheXpert's do, else a film)")
+    add("--rule", help="how films become studies and patients: max, mean, confident, or a JSON file {label: rule} "
+        "(default: max)")
     add("--views", default="both", choices=("both", "frontal", "lateral"), help="which films count")
-    add("--patients", metavar="COLUMN", help="the truth file's column of patients (read from the paths)")
+    add("--patients", metavar="COLUMN", help="the truth file's column of patients (default: read from the paths)")
     add("--threshold", default="youden", metavar="RULE", help="youden, f1, sensitivity=0.9, specificity=0.9, a number, "
-        "or a JSON file {label: number} or evaluation.json (youden)")
-    add("--calibrate", default="platt", choices=("platt", "isotonic", "none"), help="(platt)")
+        "or a JSON file {label: number} or evaluation.json (default: youden)")
+    add("--calibrate", default="platt", choices=("platt", "isotonic", "none"), help="how scores are calibrated "
+        "(default: platt)")
     add("--mean", default="plain", choices=("plain", "weighted"), help="weighted: also the mean AUROC over all labels, "
-        "plain and weighted by positives (plain)")
-    add("--tree", metavar="NAME", help="chexpert, hbce, chestxray14, flat or a JSON file (that of the labels)")
-    add("--truth-blank", choices=("negative", "ignore"), help="(negative)")
-    add("--intersect", action="store_true", help="judge the keys that both have, and say how many not")
+        "plain and weighted by positives (default: plain)")
+    add("--tree", metavar="NAME", help="chexpert, hbce, chestxray14, flat or a JSON file (default: the one of the "
+        "labels)")
+    add("--truth-blank", choices=("negative", "ignore"), help="what a blank cell of the truth counts as (default: "
+        "negative)")
+    add("--intersect", action="store_true", help="judge the cases that both files have, and say how many are left out")
     add("--pairs", metavar="PAIRS", help="compare with the first, all with each other, or with the one that is named "
-        "(first; all with --table)")
-    add("--replicates", type=int, default=1000, help="bootstrap resamples of patients (1000)")
-    add("--stratified", action="store_true", help="resample within patterns of truth")
-    add("--seed", type=int, default=0, help="of resamples and folds (0)")
+        "(default: first; all with --table)")
+    add("--replicates", type=int, default=1000, help="bootstrap resamples of patients (default: 1000)")
+    add("--stratified", action="store_true", help="resample patients within groups of the same findings")
+    add("--seed", type=int, default=0, help="random seed of resamples and folds (default: 0)")
 
 
 def _written(add: Any) -> None:
@@ -83,7 +87,8 @@ def _written(add: Any) -> None:
     add("--table", nargs="+", default=[], choices=("latex", "markdown", "csv"), help="also a table for a paper: "
         "table.tex (booktabs), table.md, table.csv; the best is bold where the difference is certain")
     add("--no-page", action="store_true", help="no pictures and no evaluation.html")
-    add("--resume", action="store_true", help="accepted like everywhere: an evaluation takes seconds and is made anew")
+    add("--resume", action="store_true", help="accepted as everywhere; an evaluation takes seconds and is simply "
+        "redone")
     add("--quiet", action="store_true", help="print nothing but errors")
 
 

@@ -24,9 +24,10 @@ def parser() -> argparse.ArgumentParser:
     answer.add_argument("--model", nargs="+", required=True, metavar="RUN",
                         help="finished runs; several are an ensemble")
     answer.add_argument("--out", type=Path, help="folder of the SavedModel")
-    answer.add_argument("--onnx", type=Path, metavar="FILE", help="also, or only, an ONNX file: grey films of any size "
-                        "in, answers out")
-    answer.add_argument("--crops", action="store_true", help="the ONNX file without the crop search: template crops in")
+    answer.add_argument("--onnx", type=Path, metavar="FILE", help="also (or, without --out, only) write an ONNX "
+                        "file: grey films of any size in, answers out")
+    answer.add_argument("--crops", action="store_true", help="write the ONNX file without the crop search: it then "
+                        "takes template crops")
     answer.add_argument("--resume", action="store_true", help="replace what exists in --out and --onnx")
     return answer
 

@@ -28,5 +28,5 @@ def add_reading(parser: argparse.ArgumentParser, skip_bad: str) -> None:
         skip_bad: what --skip-bad does, for the help.
     """
     parser.add_argument("--allow-outside", action="store_true",
-                        help="paths in a CSV and links in a folder may leave it")
+                        help="let paths in a CSV and links in a folder lead out of it")
     parser.add_argument("--skip-bad", action="store_true", help=skip_bad)

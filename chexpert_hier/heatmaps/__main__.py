@@ -33,19 +33,22 @@ def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
     answer = commands.Parser(prog="python -m chexpert_hier.heatmaps", description=__doc__.splitlines()[0])
     add = answer.add_argument
-    add("films", nargs="+", metavar="FILM|FOLDER|CSV")
+    add("films", nargs="+", metavar="FILM|FOLDER|CSV", help="films (JPEG, PNG or DICOM), folders of them, or a CSV "
+        "with a column Path")
     add("--model", required=True, metavar="RUN", help="a finished run")
     add("--out", type=Path, required=True, help="folder for the overlays (.png), the maps (.npz) and maps.csv")
-    add("--labels", nargs="+", metavar="LABEL", help="findings (default: the competition's five, or all others)")
+    add("--labels", nargs="+", metavar="LABEL", help="findings (default: the competition's five, or all where "
+        "the run has none of these)")
     add("--method", choices=METHODS, help="default: cam at the last maps where the head "
         "allows it, else grad-cam; layer-cam at an earlier layer")
     add("--layer", default="auto", metavar="NAME", help="whose maps: last, a layer's name, or auto (default): the last "
         "maps, or an earlier layer where they have fewer than 7 x 7 cells")
     add("--all", action="store_true", help="draw findings that are called absent too")
-    add("--place", choices=PLACES, default="stretched", help="lay the map over the whole crop as the papers do, or "
-        "(centred, ours) each cell where the centre of what it sees lies")
-    add("--threshold", type=float, default=0.0, help="draw only what reaches this share of the largest value")
-    add("--batch-size", type=int, default=16)
+    add("--place", choices=PLACES, default="stretched", help="stretched: lay the map over the whole crop, as the "
+        "papers do; centred (ours): put each cell where the centre of what it sees lies")
+    add("--threshold", type=float, default=0.0, help="draw only what reaches this share of the largest "
+        "value (default: 0)")
+    add("--batch-size", type=int, default=16, help="films through the network at once (default: %(default)s)")
     add_reading(answer, "leave out films that cannot be read, and say so")
     add("--resume", action="store_true", help="keep the films that are finished in --out")
     answer.add_quiet()

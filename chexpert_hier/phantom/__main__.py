@@ -17,18 +17,20 @@ def parser() -> argparse.ArgumentParser:
     words = commands.Parser("python -m chexpert_hier.phantom", description="Draw a synthetic CheXpert: films, "
                                     "report labels, clean truth and finding masks. No real patient is shown.")
     words.add_argument("--out", required=True, metavar="DIR", help="the folder to make")
-    words.add_argument("--patients", type=int, default=Settings.patients, help="training patients (%(default)s), "
-                       "with several films each; those for validation and test come on top")
+    words.add_argument("--patients", type=int, default=Settings.patients, help="training patients (default: "
+                       "%(default)s), with several films each; those for validation and test come on top")
     words.add_argument("--valid-patients", type=int, default=Settings.valid_patients,
-                       help="validation patients, one study each (%(default)s)")
-    words.add_argument("--test-patients", type=int, help="test patients, one study each (as many as for validation)")
-    words.add_argument("--seed", type=int, default=Settings.seed, help="same seed, same bytes (%(default)s)")
+                       help="validation patients, one study each (default: %(default)s)")
+    words.add_argument("--test-patients", type=int, help="test patients, one study each (default: as many as "
+                       "for validation)")
+    words.add_argument("--seed", type=int, default=Settings.seed, help="same seed, same bytes (default: %(default)s)")
     words.add_argument("--report-noise", type=float, default=Settings.report_noise,
-                       help="how wrong and how vague the training reports are: 1 as CheXpert, 0 clean (%(default)s)")
+                       help="how wrong and how vague the training reports are: 1 as CheXpert, 0 clean "
+                       "(default: %(default)s)")
     words.add_argument("--no-laterals", action="store_true", help="frontal views only")
     words.add_argument("--most-studies", type=int, default=Settings.most_studies,
-                       help="at most so many studies per training patient (%(default)s)")
-    words.add_argument("--processes", type=int, default=None, help="processes that draw (all cores)")
+                       help="at most this many studies per training patient (default: %(default)s)")
+    words.add_argument("--processes", type=int, default=None, help="processes that draw (default: one per core)")
     return words
 
 

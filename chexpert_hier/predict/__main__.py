@@ -29,11 +29,12 @@ def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
     answer = commands.Parser(prog="python -m chexpert_hier.predict", description=__doc__.splitlines()[0])
     add = answer.add_argument
-    add("films", nargs="+", metavar="FILM|FOLDER|GLOB|CSV", help="JPEG, PNG, TIFF, WebP or DICOM "
-        "files, and where they lie")
+    add("films", nargs="+", metavar="FILM|FOLDER|GLOB|CSV", help="films (JPEG, PNG, TIFF, WebP or DICOM), "
+        "folders of them, or a CSV with a column Path")
     add_models(answer)
     add("--out", type=Path, help=".csv or .json file to write; without it the answer is printed")
-    add("--heatmaps", type=Path, metavar="DIR", help="also draw where the (first) run looks, as chexpert_hier.heatmaps")
+    add("--heatmaps", type=Path, metavar="DIR", help="also draw where the (first) run looks, as "
+        "chexpert_hier.heatmaps does")
     add("--tta", type=int, default=0, metavar="N", help="average over N random views of each film (the paper: 10)")
     add("--tta-composed", action="store_true", help="apply all four transformations in every draw")
     add("--tta-original", action="store_true", help="count the film as it is as one more view")
@@ -41,16 +42,16 @@ def parser() -> argparse.ArgumentParser:
         help="ensemble mean after (the paper) or before the chain rule")
     add("--uncertainty", default="", metavar="HOW", help="mc:T (T passes with dropout; a run of the recipe hbce) or "
         "ensemble (of the models given): adds entropy and mutual information")
-    add("--seed", type=int, default=0, help="of the random views and of dropout")
-    add("--batch-size", type=int, default=32)
+    add("--seed", type=int, default=0, help="random seed of the views and of dropout")
+    add("--batch-size", type=int, default=32, help="films through the network at once (default: %(default)s)")
     add("--root", type=Path, metavar="DIR", help="folder that the paths in a CSV start from (default: the CSV's own)")
-    add_reading(answer, "films that cannot be used are no failure; they are listed either way")
+    add_reading(answer, "exit with 0 even if some films cannot be used; they are listed either way")
     add("--accept-damaged", action="store_true", help="answer, with a flag, for JPEGs whose picture data is broken or "
         "short (also in DICOM), instead of leaving them out")
-    add("--refuse-odd", action="store_true", help="no probabilities for films that are flagged: not a frontal chest "
+    add("--refuse-odd", action="store_true", help="give no probabilities for flagged films: not a frontal chest "
         "film, inverted, turned, in colour, damaged")
     add("--resume", action="store_true", help="go on where an interrupted job with the same --out stopped, if it was "
-        "this very job")
+        "exactly this job")
     answer.add_quiet()
     return answer
 

@@ -20,12 +20,14 @@ def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
     answer = commands.Parser(prog="python -m chexpert_hier.prepare", description=__doc__.splitlines()[0])
     add = answer.add_argument
-    add("--data", type=Path, action="append", required=True, help="the data set's folder; several times for films that "
+    add("--data", type=Path, action="append", required=True, help="the data set's folder; repeat it for several that "
         "are trained on together")
     add("--out", type=Path, required=True, help="the cache folder")
-    add("--recipe", default="pham2019", help=f"whose crops: {', '.join(recipes.RECIPES)} (default: %(default)s)")
-    add("--seed", type=int, help="of the template's films")
-    add("--reader", action="append", help=f"layout of --data: {', '.join(reading.READERS)}; once, or once for each")
+    add("--recipe", default="pham2019", help=f"the recipe whose crops to make: {', '.join(recipes.RECIPES)} "
+        "(default: %(default)s)")
+    add("--seed", type=int, help="random seed of the template's films")
+    add("--reader", action="append", help=f"layout of --data: {', '.join(reading.READERS)}; once for all, or once "
+        "for each")
     add("--labels", help="with --reader csv: label columns, separated by commas")
     add("--views", help="frontal, lateral or both; laterals get a template of their own")
     add("--limit", type=int, help="use about this many training films (whole patients)")
@@ -34,7 +36,7 @@ def parser() -> argparse.ArgumentParser:
         "rescaled_size=364 or crop_size=320")
     add("--resume", action="store_true", help="go on with an unfinished cache")
     add("--skip-bad", action="store_true", help="leave unreadable films black and list them in skipped.csv")
-    add("--allow-outside", action="store_true", help="paths and links may leave the data folder")
+    add("--allow-outside", action="store_true", help="let paths and links lead out of the data folder")
     add("--workers", type=int, help="threads (default: one per core)")
     answer.add_quiet()
     return answer

@@ -19,10 +19,10 @@ def parser() -> argparse.ArgumentParser:
     add = answer.add_argument
     add("run", type=Path, metavar="RUN", help="a finished run folder")
     add("--out", type=Path, metavar="PAGE", help="the page to write (default: report.html in the run folder)")
-    add("--data", type=Path, action="append", metavar="DIR", help="the folder of its films (several times where there "
-        "were several), where they have moved or the run does not say")
+    add("--data", type=Path, action="append", metavar="DIR", help="the folder of the run's films, where they have "
+        "moved or the run does not say (repeat it where there were several)")
     add("--replicates", type=int, default=1000, help="bootstrap resamples of patients (default: 1000)")
-    add("--no-films", action="store_true", help="without examples on films; the network is not loaded")
+    add("--no-films", action="store_true", help="leave out the examples on films; the network is not loaded")
     answer.add_quiet()
     return answer
 

@@ -32,7 +32,7 @@ def parser() -> argparse.ArgumentParser:
     answer = commands.Parser(prog="python -m chexpert_hier.run", description=__doc__.splitlines()[0])
     add = answer.add_argument
     add("--data", type=Path, action="append", help="folder with train.csv (CheXpert-v1.0 or -small as it unpacks); "
-        "several times: trained on together; without it the synthetic films are made and used")
+        "repeat it to train on several together; without it, synthetic films are made and used")
     add("--out", type=Path, help="the run folder (default: runs/<date>-<recipe>-<arch>)")
     add("--resume", action="store_true", help="go on with the run in --out from its last checkpoint")
     add("--like", type=Path, metavar="RUN", help="repeat a run: its recipe, seed, data and options; other flags change "
@@ -43,10 +43,10 @@ def parser() -> argparse.ArgumentParser:
     add("--weights", help="imagenet, none, or a file of weights")
     add("--epochs", type=int, help="epochs of every stage")
     add("--batch-size", type=int, help="films in a batch, every stage")
-    add("--learning-rate", type=float, help="of the first epoch, every stage")
+    add("--learning-rate", type=float, help="learning rate of the first epoch, every stage")
     add("--image-size", type=int, help="pixels of the network's input")
     add("--limit", type=int, help="use about this many training films (whole patients)")
-    add("--seed", type=int, help="of weights, order, template films and label smoothing")
+    add("--seed", type=int, help="random seed of weights, order, template films and label smoothing")
     add("--blank", help="blank cells: negative (default) or ignore")
     add("--ct-rows", help=f"reading of conditional training: {', '.join(hierarchy.READINGS)}")
     add("--normalise", help="imagenet (the paper), native (what the network was pre-trained with), dataset, none")
@@ -55,7 +55,8 @@ def parser() -> argparse.ArgumentParser:
         "batch does not fit the memory; one optimizer step a batch (BatchNorm sees N films: a deviation)")
     add("--views", help="frontal, lateral or both")
     add("--resize", help="how films are rescaled: auto, bilinear, area")
-    add("--reader", action="append", help=f"layout of --data: {', '.join(reading.READERS)}; once, or once for each")
+    add("--reader", action="append", help=f"layout of --data: {', '.join(reading.READERS)}; once for all, or "
+        "once for each")
     add("--split", help="auto (the data set's own, else drawn), official, seeded, paper (70/10/20 by patient)")
     add("--labels", help="with --reader csv: label columns, separated by commas")
     add("--tree", help="with --reader csv: a JSON file {child: [parents]}, or flat")
@@ -69,8 +70,8 @@ def parser() -> argparse.ArgumentParser:
     add("--deterministic", action="store_true", help="same seed, machine and number of threads: the same "
         "numbers, bit for bit (slower)")
     add("--checkpoint-every", type=int, default=0, metavar="N", help="also save within epochs, after every N batches")
-    add("--no-paths", action="store_true", help="keep in the run folder no place of a file on this machine, and no "
-        "command line; --resume then needs --data (and --cache, --weights) again")
+    add("--no-paths", action="store_true", help="keep paths of this machine and the command line out of the run "
+        "folder; --resume then needs --data (and --cache, --weights) again")
     add("--no-export", action="store_true", help="do not write the SavedModel and model.onnx")
     add("--tensorboard", action="store_true", help="also write TensorBoard logs")
     add("--mlflow", nargs="?", const="", metavar="URI", help="also hand the finished run to MLflow: parameters, "

@@ -24,14 +24,15 @@ def parser() -> argparse.ArgumentParser:
                                    "on which a person reads films. Films stay in memory and go nowhere.")
     add = args.add_argument
     add_models(args)
-    add("--name", default="chest", help="the model's name in addresses: /v1/models/NAME:predict (chest)")
-    add("--host", default="127.0.0.1", help="address to listen on; anything but this machine needs --token (127.0.0.1)")
-    add("--port", type=int, default=8080, help="0 takes any free one (8080)")
+    add("--name", default="chest", help="the model's name in addresses: /v1/models/NAME:predict (default: chest)")
+    add("--host", default="127.0.0.1", help="address to listen on; anything but this machine needs --token "
+        "(default: 127.0.0.1)")
+    add("--port", type=int, default=8080, help="port to listen on; 0 takes any free one (default: 8080)")
     add("--token", default="", metavar="TOKEN|@FILE", help="what clients must send as `Authorization: Bearer TOKEN`; "
         "@FILE reads it from a file, where other users of the machine cannot see it")
-    add("--batch-size", type=int, default=Limits.batch, help=f"films through the network at once ({Limits.batch})")
-    add("--most-megabytes", type=int, default=Limits.body // 2 ** 20, metavar="MB", help="of one request "
-        f"({Limits.body // 2 ** 20})")
+    add("--batch-size", type=int, default=Limits.batch, help="films through the network at once (default: %(default)s)")
+    add("--most-megabytes", type=int, default=Limits.body // 2 ** 20, metavar="MB", help="largest size of a "
+        "request (default: %(default)s)")
     args.add_quiet("only warnings")
     return args
 
