@@ -13,6 +13,7 @@ import random
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -120,15 +121,24 @@ def coded(file: Path, coding: str) -> bytes:
     return cv2.imencode(".jpg", image, options)[1].tobytes()
 
 
-def corpus(files: list[Path], count: int, seed: int) -> Iterator[tuple[str, str, bytes, bytes]]:
-    """(coding, damage, whole file, damaged file); every coding and damage equally often."""
+class Damaged(NamedTuple):
+    """A film's file before and after one damage."""
+
+    coding: str
+    damage: str
+    whole: bytes
+    broken: bytes
+
+
+def corpus(files: list[Path], count: int, seed: int) -> Iterator[Damaged]:
+    """Every coding and damage equally often."""
     draw = random.Random(seed)
     pairs = itertools.cycle(itertools.product(CODINGS, DAMAGES))
     for number, (coding, damage) in zip(range(count), pairs):
         whole = coded(files[number // len(DAMAGES) % len(files)], coding)
         place = whole.index(b"\xff\xda")
         start = place + 2 + int.from_bytes(whole[place + 2:place + 4], "big")
-        yield coding, damage.__doc__.rstrip("."), whole, damage(whole, start, draw)
+        yield Damaged(coding, damage.__doc__.rstrip("."), whole, damage(whole, start, draw))
 
 
 def outcome(reader: Callable[[bytes], np.ndarray], data: bytes, good: np.ndarray) -> str:

@@ -19,6 +19,7 @@ import sys
 import time
 from datetime import date
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -94,8 +95,17 @@ def exchanged(value: object, chance: random.Random) -> object:
     return chance.choice(ODD)
 
 
-def request(chance: random.Random, good: list[bytes]) -> tuple[str, str, bytes, dict[str, str]]:
-    """(method, path, body, headers) of one damaged request."""
+class Request(NamedTuple):
+    """What is sent."""
+
+    method: str
+    path: str
+    body: bytes
+    headers: dict[str, str]
+
+
+def request(chance: random.Random, good: list[bytes]) -> Request:
+    """A damaged request."""
     film = damaged(chance.choice(good), chance)
     path = chance.choice(PATHS)
     method = chance.choice(("POST",) * 12 + ("GET", "PUT", "DELETE", "OPTIONS"))
@@ -122,7 +132,7 @@ def request(chance: random.Random, good: list[bytes]) -> tuple[str, str, bytes, 
     if chance.random() < 0.02:
         path = "/" + chance.choice(("..%2f..%2fetc/passwd", "static/../../setup.cfg", "static/%2e%2e/app.py", "%00",
                                     "v2/models/" + "x" * 3000, "v1/models/chest", "openapi.json", "metrics"))
-    return method, path, body, headers
+    return Request(method, path, body, headers)
 
 
 def _v2(film: bytes, text: str, chance: random.Random) -> tuple[bytes, dict[str, str]]:
@@ -165,13 +175,22 @@ def memory(port: int) -> float:
     return float(found[1]) / 1e6 if found else float("nan")
 
 
-def fuzz(port: int, requests: int, seed: int) -> tuple[collections.Counter, list[tuple[int, float]], list]:
-    """Send them one after the other.
+class Found(NamedTuple):
+    """What the server did.
 
-    Returns:
-        how often each status came; (requests sent, MB) ten times; the requests that a 5xx or a lost connection
-        answered.
+    Attributes:
+        counts: how often each status came.
+        sizes: (requests sent, MB) ten times.
+        bad: the requests that a 5xx or a lost connection answered.
     """
+
+    counts: collections.Counter
+    sizes: list[tuple[int, float]]
+    bad: list
+
+
+def fuzz(port: int, requests: int, seed: int) -> Found:
+    """Send them one after the other."""
     chance, good = random.Random(seed), films()
     counts, sizes, bad = collections.Counter(), [], []
     fine = json.dumps({"instances": [{"b64": base64.b64encode(good[0]).decode()}]}).encode()
@@ -186,7 +205,7 @@ def fuzz(port: int, requests: int, seed: int) -> tuple[collections.Counter, list
         if number % max(1, requests // 10) == 0:
             sizes.append((number, memory(port)))
     sizes.append((requests, memory(port)))
-    return counts, sizes, bad
+    return Found(counts, sizes, bad)
 
 
 def main() -> int:

@@ -12,6 +12,7 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -139,8 +140,16 @@ def sums_in_step(layers: int) -> int:
     return program.count(" all-reduce(") + program.count(" all-reduce-start(")
 
 
-def step(network: Network, links: Links, films: int, sums: float) -> tuple[float, float, float]:
-    """Seconds of a step: computing, summing gradients, summing statistics.
+class Seconds(NamedTuple):
+    """Of a step: computing, summing gradients, summing statistics."""
+
+    computing: float
+    gradients: float
+    statistics: float
+
+
+def step(network: Network, links: Links, films: int, sums: float) -> Seconds:
+    """How long a step takes.
 
     Args:
         network: what is trained.
@@ -153,7 +162,7 @@ def step(network: Network, links: Links, films: int, sums: float) -> tuple[float
     ring = 2 * (links.cards - 1) / links.cards / links.rate
     gradients = network.weights * NUMBER * ring + links.delay
     statistics = network.layers * sums * links.delay + sums * network.channels * NUMBER * ring
-    return computing, gradients, statistics
+    return Seconds(computing, gradients, statistics)
 
 
 def page(networks: dict[str, Network], sums: float) -> str:

@@ -9,7 +9,7 @@ import io
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -290,15 +290,22 @@ def _of_csv(source: Source) -> Iterator[Rows]:
         raise InputError(f"{source.address}: cannot be read as CSV ({_line(error)})") from None
 
 
-def _columns(address: str, names: list[str]) -> tuple[str, str, str]:
+class _Columns(NamedTuple):
     """The columns with path, id and view; "" for the last two where there is none."""
+
+    path: str
+    own: str
+    view: str
+
+
+def _columns(address: str, names: list[str]) -> _Columns:
     path, view = (next((name for name in known if name in names), "") for known in (PATHS, VIEWS))
     if not path:
         raise InputError(f"{address}: has no column Path ({', '.join(names[:6])}); expected a manifest of films")
-    return path, "id" if "id" in names else "", view
+    return _Columns(path, "id" if "id" in names else "", view)
 
 
-def _of_batch(address: str, place: Place, batch: Any, columns: tuple[str, str, str]) -> Rows:
+def _of_batch(address: str, place: Place, batch: Any, columns: _Columns) -> Rows:
     path, own, view = columns
     names = batch.column(path).to_pylist()
     if not all(isinstance(name, str) and name for name in names):

@@ -5,7 +5,7 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -127,17 +127,24 @@ def _check_films(dataset: Dataset, places: Sequence[int], problems: Problems, wo
                              "kept; take one of the two out of the CSV", "error" if apart else "note")
 
 
-def _look(path: Path) -> tuple[bytes, str, list[str]]:
-    """Digest of the bytes, why the film cannot be used ("" if it can), and what is odd about it."""
+class _Seen(NamedTuple):
+    """Digest of a film's bytes, why it cannot be used ("" if it can), and what is odd about it."""
+
+    digest: bytes
+    fault: str
+    oddities: list[str]
+
+
+def _look(path: Path) -> _Seen:
     try:
         data = path.read_bytes()
     except OSError as error:
-        return b"", f"cannot be read: {error.strerror}", []
+        return _Seen(b"", f"cannot be read: {error.strerror}", [])
     digest = hashlib.blake2b(data, digest_size=16).digest()
     try:
         read_film(data, name="film")
     except FilmError as error:
-        return digest, str(error).removeprefix("film: "), []
+        return _Seen(digest, str(error).removeprefix("film: "), [])
     header = read_header(data)
     jpeg, png, webp = (header.kind == kind for kind in ("JPEG", "PNG", "WebP"))
     colour_type = data[25] if png else None  # 3: palette; 4 and 6: with alpha
@@ -147,7 +154,7 @@ def _look(path: Path) -> tuple[bytes, str, list[str]]:
                 "palette film": colour_type == 3,
                 "transparent film": colour_type in (4, 6) or (webp and header.channels == 4)
                                     or (png and b"tRNS" in data[:data.find(b"IDAT")])}
-    return digest, "", [name for name, found in oddities.items() if found]
+    return _Seen(digest, "", [name for name, found in oddities.items() if found])
 
 
 def _splits(dataset: Dataset) -> dict[str, dict[str, int]]:

@@ -8,6 +8,7 @@ film is poor, silence tells nothing: what is not listed is then unknown.
 import ast
 import logging
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -136,8 +137,22 @@ def _kept(name: str, table: pd.DataFrame, lists: list[tuple[str, ...] | None]
     return table[named & view], labels
 
 
-def _codes(column: pd.Series, lists: list[tuple[str, ...]]) -> tuple[np.ndarray, list[str], np.ndarray]:
-    """float32 (films, labels): 1 listed, 0 where the report says normal, NaN; the labels; where silence says nothing.
+class _Coded(NamedTuple):
+    """What the reports say.
+
+    Attributes:
+        codes: float32 (films, labels): 1 listed, 0 where the report says normal, NaN.
+        own: the labels.
+        silent: bool (films,), where silence says nothing.
+    """
+
+    codes: np.ndarray
+    own: list[str]
+    silent: np.ndarray
+
+
+def _codes(column: pd.Series, lists: list[tuple[str, ...]]) -> _Coded:
+    """What the lists of labels say of each film.
 
     "normal" is 0 beside any finding; a report that lists both is not normal.
     """
@@ -151,7 +166,7 @@ def _codes(column: pd.Series, lists: list[tuple[str, ...]]) -> tuple[np.ndarray,
     codes = np.where(listed, np.float32(1), np.where(normal[:, None], np.float32(0), np.float32(np.nan)))
     codes[:, own.index("normal")] = np.select([normal, ill], [1, 0], np.nan)
     silent = np.array([not set(found).isdisjoint(SAYS_NOTHING) for found in lists], bool)
-    return codes[places], own, silent[places]
+    return _Coded(codes[places], own, silent[places])
 
 
 def _films(folder: Path, name: str, table: pd.DataFrame, options: Options, problems: Problems) -> pd.DataFrame:

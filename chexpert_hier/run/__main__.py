@@ -9,8 +9,10 @@ import datetime
 import logging
 import os
 import sys
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 from .. import commands, hierarchy, labels, recipes, tracking
 from ..datasets import joint, reading
@@ -30,43 +32,19 @@ STEPS = ("films", "network", "crops", "training", "predictions", "evaluation", "
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
     answer = commands.Parser(prog="python -m chexpert_hier.run", description=__doc__.splitlines()[0])
-    add = answer.add_argument
-    add("--data", type=Path, action="append", help="folder with train.csv (CheXpert-v1.0 or -small as it unpacks); "
-        "repeat it to train on several together; without it, synthetic films are made and used")
+    _run_flags(answer.add_argument)
+    answer.add_quiet()
+    _film_flags(answer.add_argument_group("the films").add_argument)
+    _recipe_flags(answer.add_argument_group("the recipe (docs/recipes.md)").add_argument)
+    add_flags(answer)
+    return answer
+
+
+def _run_flags(add: Callable[..., Any]) -> None:
     add("--out", type=Path, help="the run folder (default: runs/<date>-<recipe>-<arch>)")
     add("--resume", action="store_true", help="go on with the run in --out from its last checkpoint")
     add("--like", type=Path, metavar="RUN", help="repeat a run: its recipe, seed, data and options; other flags change "
         "what they name")
-    add("--recipe", help=f"{', '.join(recipes.RECIPES)} (default: pham2019 with --data, phantom without)")
-    add("--arch", help=f"backbone: {', '.join(backbones.BACKBONES)}")
-    add("--policy", help=f"{', '.join(labels.POLICIES)}; with +ct (conditional training) and +lsr (label smoothing)")
-    add("--weights", help="imagenet, none, or a file of weights")
-    add("--epochs", type=int, help="epochs of every stage")
-    add("--batch-size", type=int, help="films in a batch, every stage")
-    add("--learning-rate", type=float, help="learning rate of the first epoch, every stage")
-    add("--image-size", type=int, help="pixels of the network's input")
-    add("--limit", type=int, help="use about this many training films (whole patients)")
-    add("--seed", type=int, help="random seed of weights, order, template films and label smoothing")
-    add("--blank", help="blank cells: negative (default) or ignore")
-    add("--ct-rows", help=f"reading of conditional training: {', '.join(hierarchy.READINGS)}")
-    add("--normalise", help="imagenet (the paper), native (what the network was pre-trained with), dataset, none")
-    add("--precision", help="float32, mixed_float16 or mixed_bfloat16")
-    add("--micro-batch", type=int, metavar="N", help="films that go through the network at once, for networks whose "
-        "batch does not fit the memory; one optimizer step a batch (BatchNorm sees N films: a deviation)")
-    add("--views", help="frontal, lateral or both")
-    add("--resize", help="how films are rescaled: auto, bilinear, area")
-    add("--reader", action="append", help=f"layout of --data: {', '.join(reading.READERS)}; once for all, or "
-        "once for each")
-    add("--split", help="auto (the data set's own, else drawn), official, seeded, paper (70/10/20 by patient)")
-    add("--labels", help="with --reader csv: label columns, separated by commas")
-    add("--tree", help="with --reader csv: a JSON file {child: [parents]}, or flat")
-    add("--selftrained", type=Path, metavar="CSV", help="a finished run's predictions of the training films, for the "
-        "policy u-selftrained")
-    add("--set", action="append", default=[], metavar="FIELD=VALUE", help="any other field of the recipe, e.g. "
-        "closure=true or stage2.learning_rate=1e-3")
-    add("--cache", nargs="?", const="auto", metavar="DIR", help="crops prepared by chexpert_hier.prepare; without DIR "
-        "they are prepared beside the run folder")
-    add("--skip-bad", action="store_true", help="leave out films that cannot be read and list them in the run folder")
     add("--deterministic", action="store_true", help="same seed, machine and number of threads: the same "
         "numbers, bit for bit (slower)")
     add("--checkpoint-every", type=int, default=0, metavar="N", help="also save within epochs, after every N batches")
@@ -76,9 +54,45 @@ def parser() -> argparse.ArgumentParser:
     add("--tensorboard", action="store_true", help="also write TensorBoard logs")
     add("--mlflow", nargs="?", const="", metavar="URI", help="also hand the finished run to MLflow: parameters, "
         "epochs, tables, model (default: MLFLOW_TRACKING_URI, else the folder mlruns beside the run folder)")
-    answer.add_quiet()
-    add_flags(answer)
-    return answer
+
+
+def _film_flags(add: Callable[..., Any]) -> None:
+    add("--data", type=Path, action="append", help="folder with train.csv (CheXpert-v1.0 or -small as it unpacks); "
+        "repeat it to train on several together; without it, synthetic films are made and used")
+    add("--reader", action="append", help=f"layout of --data: {', '.join(reading.READERS)}; once for all, or "
+        "once for each")
+    add("--split", help="auto (the data set's own, else drawn), official, seeded, paper (70/10/20 by patient)")
+    add("--labels", help="with --reader csv: label columns, separated by commas")
+    add("--tree", help="with --reader csv: a JSON file {child: [parents]}, or flat")
+    add("--views", help="frontal, lateral or both")
+    add("--limit", type=int, help="use about this many training films (whole patients)")
+    add("--resize", help="how films are rescaled: auto, bilinear, area")
+    add("--cache", nargs="?", const="auto", metavar="DIR", help="crops prepared by chexpert_hier.prepare; without DIR "
+        "they are prepared beside the run folder")
+    add("--skip-bad", action="store_true", help="leave out films that cannot be read and list them in the run folder")
+
+
+def _recipe_flags(add: Callable[..., Any]) -> None:
+    add("--recipe", help=f"{', '.join(recipes.RECIPES)} (default: pham2019 with --data, phantom without)")
+    add("--arch", help=f"backbone: {', '.join(backbones.BACKBONES)}")
+    add("--policy", help=f"{', '.join(labels.POLICIES)}; with +ct (conditional training) and +lsr (label smoothing)")
+    add("--weights", help="imagenet, none, or a file of weights")
+    add("--epochs", type=int, help="epochs of every stage")
+    add("--batch-size", type=int, help="films in a batch, every stage")
+    add("--learning-rate", type=float, help="learning rate of the first epoch, every stage")
+    add("--image-size", type=int, help="pixels of the network's input")
+    add("--seed", type=int, help="random seed of weights, order, template films and label smoothing")
+    add("--blank", help="blank cells: negative (default) or ignore")
+    add("--ct-rows", help=f"reading of conditional training: {', '.join(hierarchy.READINGS)}; the first is the "
+        "default")
+    add("--normalise", help="imagenet (the paper), native (what the network was pre-trained with), dataset, none")
+    add("--precision", help="float32, mixed_float16 or mixed_bfloat16")
+    add("--micro-batch", type=int, metavar="N", help="films that go through the network at once, for networks whose "
+        "batch does not fit the memory; one optimizer step a batch (BatchNorm sees N films: a deviation)")
+    add("--selftrained", type=Path, metavar="CSV", help="a finished run's predictions of the training films, for the "
+        "policy u-selftrained")
+    add("--set", action="append", default=[], metavar="FIELD=VALUE", help="any other field of the recipe, e.g. "
+        "closure=true or stage2.learning_rate=1e-3")
 
 
 def main(argv: list[str] | None = None) -> int:
