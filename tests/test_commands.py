@@ -1,5 +1,6 @@
 """Every command answers --help and mistakes without TensorFlow or Keras, in one line, with its exit code."""
 
+import importlib
 import logging
 import os
 import re
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from chexpert_hier import commands, errors, run
+from chexpert_hier import commands, console, errors, run
 from chexpert_hier.errors import InputError
 
 BLOCK = ("import sys, runpy\n"
@@ -28,6 +29,12 @@ def without_keras(command: str, *arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run([sys.executable, "-c", BLOCK, command, *arguments], capture_output=True, text=True,
                           timeout=120)
 
+
+
+@pytest.mark.parametrize("name", console.COMMANDS)
+def test_every_argument_says_what_it_is(name):
+    arguments = importlib.import_module(console.module_of(name)).parser()._actions
+    assert arguments and not [argument.dest for argument in arguments if not argument.help]
 
 
 @pytest.mark.parametrize(("arguments", "hint"), [
