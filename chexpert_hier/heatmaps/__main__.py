@@ -33,8 +33,8 @@ def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
     answer = commands.Parser(prog="python -m chexpert_hier.heatmaps", description=__doc__.splitlines()[0])
     add = answer.add_argument
-    add("films", nargs="+", metavar="FILM|FOLDER|CSV", help="films (JPEG, PNG or DICOM), folders of them, or a CSV "
-        "with a column Path")
+    add("films", nargs="+", metavar="FILM|FOLDER|CSV", help="films (JPEG, PNG, TIFF, WebP or DICOM), folders of "
+        "them, or a CSV with a column Path")
     add("--model", required=True, metavar="RUN", help="a finished run")
     add("--out", type=Path, required=True, help="folder for the overlays (.png), the maps (.npz) and maps.csv")
     add("--labels", nargs="+", metavar="LABEL", help="findings (default: the competition's five, or all where "

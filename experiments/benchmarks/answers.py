@@ -17,7 +17,7 @@ import numpy as np
 
 from chexpert_hier import commands
 
-from . import find_films, report, spread
+from . import Measured, find_films, report, spread, typed
 from .serve import bare, onnx_of, untrained
 
 BATCHES = (1, 2, 8)
@@ -63,9 +63,8 @@ def main(argv: list[str] | None = None) -> int:
     ours, *theirs = (np.array(values[1:]) for values in rates.values())
     ratio = spread(ours / np.max(theirs, axis=0))
     lines += ["", "Times ONNX Runtime's best, round by round: {:.2f} ({:.2f} to {:.2f})".format(*ratio)]
-    report("answers", "python -m experiments.benchmarks.answers " + " ".join(sys.argv[1:] if argv is None else argv),
-           f"{args.arch} at 224 pixels, one of {what}, {args.repeats} rounds of {args.films} films", lines, ratio[0],
-           ("onnxruntime", "numpy"), args.write)
+    what = f"{args.arch} at 224 pixels, one of {what}, {args.repeats} rounds of {args.films} films"
+    report(Measured("answers", typed("answers", argv), what, lines, ratio[0], ("onnxruntime", "numpy")), args.write)
     return 0
 
 
