@@ -72,8 +72,11 @@ def validation(folders: Sequence[Path], labels: Sequence[str]) -> dict | None:
         stored = (_stored(folders[0]) if len(folders) == 1 else None) or _judged(
             tuple(folders), tuple(labels), tuple(_state(folder / name) for folder in folders for name in READ))
         return None if stored is None else check(_kept(stored, labels), labels, str(folders[0] / "evaluation.json"))
+    except FileNotFoundError as error:
+        log.info("no operating points: %s is missing", error.filename)
+        return None
     except (OSError, KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:  # any damaged file
-        log.info("no operating points: %s", error)
+        log.info("no operating points: %s: damaged (%s)", ", ".join(map(str, folders)), error)
         return None
 
 
