@@ -10,7 +10,7 @@ import pytest
 from asking import joined, judged
 from test_evaluate_judging import tables
 
-from chexpert_hier import evaluate
+from chexpert_hier import evaluate, hierarchy
 from chexpert_hier.errors import InputError
 from chexpert_hier.evaluate import calibration, comparison, intervals, ranking, thresholds, variance
 
@@ -255,6 +255,35 @@ def test_scaling_by_hand():
     assert calibration.Scaling(**stored).as_dict() == stored
     with pytest.raises(InputError, match="calibration"):
         calibration.read_scalings({"A": {"method": "platt", "steep": 1.0}})
+
+
+def test_stored_scalings_are_whole():
+    line = {"method": "isotonic", "x": [0.1, 0.9], "y": [0.0, 1.0]}
+    found = calibration.read_scalings({"A": line, "B": {"method": "platt"}, "C": {"method": "none"}})
+    assert found["A"].y == (0.0, 1.0) and found["B"] == calibration.Scaling("platt")
+    for wrong, words in (({**line, "method": "beta"}, "method is 'beta'"), ({**line, "y": [0.0]}, "2 x and 1 y"),
+                         ({"method": "isotonic"}, "0 x and 0 y; expected as many, and some for isotonic")):
+        with pytest.raises(InputError, match=f"^calibration: A: {words}"):
+            calibration.read_scalings({"A": wrong})
+
+
+def test_no_probability_above_an_ancestors():
+    tree, given = hierarchy.CHEXPERT_TREE, np.array([[0.9, 0.2, 0.5, 0.7], [0.1, 0.8, 0.9, 0.7]])
+    found = calibration.under_ancestors(given, ("Pneumonia", "Lung Opacity", "Consolidation", "Mass"), tree)
+    np.testing.assert_array_equal(found, [[0.2, 0.2, 0.2, 0.7], [0.1, 0.8, 0.8, 0.7]])    # Mass is not in the tree
+    alone = calibration.under_ancestors(given[:, :1], ("Pneumonia",), tree)
+    np.testing.assert_array_equal(alone, given[:, :1])                # its ancestors are not there
+
+
+def test_cells_that_do_not_count_for_brier():
+    assert calibration.brier(np.array([NAN, 0.5, 0.25]), np.array([1.0, NAN, 1.0])) == pytest.approx(0.5625)
+
+
+def test_decisions_drop_no_resample():
+    predicted, truth = tables(films=20, patients=20, labels=("Edema",))
+    truth["Edema"] = [1.0] + [0.0] * 19                               # most resamples lack the positive
+    found = intervals.rank_table(joined(predicted.assign(Edema=truth["Edema"]), truth), intervals.Resampling(20)).table
+    assert found["dropped_replicates"].tolist() == [0] and found["auroc"].isna().all()
 
 
 def test_what_a_scaling_needs():

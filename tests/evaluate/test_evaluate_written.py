@@ -14,7 +14,7 @@ from test_evaluate_judging import LABELS, tables
 
 from chexpert_hier import evaluate
 from chexpert_hier.errors import InputError
-from chexpert_hier.evaluate import figures, output, page
+from chexpert_hier.evaluate import figures, output, page, tree
 
 NAN = np.nan
 
@@ -314,3 +314,13 @@ def test_the_json_of_an_evaluation(two):
     assert len(found["reliability"]["Edema"]["raw"]) == len(main.reliability["Edema"]["raw"])
     assert found["calibration"]["Edema"] == json.loads(json.dumps(main.scalings["Edema"].as_dict()))
     assert found["contradictions"] is None and found["tree"] == [] and found["subgroups"] == []
+
+
+def test_contradictions_of_the_given_scores_or_of_those_before_the_chain_rule():
+    predicted, truth = tables(films=40, patients=40, labels=("Lung Opacity", "Edema"))
+    product = predicted.assign(Edema=predicted["Edema"] * predicted["Lung Opacity"])
+    for words, given in (({}, False), ({"conditional": predicted}, True)):
+        result = judged(product if given else predicted, truth, replicates=0, curves=False, **words)
+        found = output.as_json(evaluate.Findings([result]))
+        assert found["contradictions"] == tree.totals(result.tree, given)._asdict()
+        assert (found["contradictions"]["above"] == 0) == given and len(found["tree"]) == 1
