@@ -66,6 +66,19 @@ def test_resamples_come_in_blocks_that_add_up_and_keep_their_strata():
     drawn = np.concatenate(blocks, 1)
     assert (drawn[:3].sum(0) == 3).all() and (drawn[3:].sum(0) == 2).all()
     assert abs(drawn.mean(1) - 1).max() < 0.1
+    assert [block.shape for block in ranking.resamples(2, 1100, 0)] == [(2, 512), (2, 512), (2, 76)]
+
+
+def test_a_block_of_resamples_has_its_size_in_memory(monkeypatch):
+    for cells, patients, expected in ((3, 1, [3, 2]), (3, 5, [1] * 5), (10, 4, [2, 2, 1])):
+        monkeypatch.setattr(ranking, "_CHUNK_CELLS", cells)
+        assert [block.shape[1] for block in ranking.resamples(patients, 5, 0)] == expected
+    assert ranking.Ranks.of(np.arange(100.0), np.arange(100) % 2).positives.dtype == np.float32
+
+
+def test_one_patient_is_drawn_every_time():
+    found = ranking.bootstrap_auroc(np.array([0.9, 0.1]), np.array([1.0, 0.0]), np.array(["P", "P"]), replicates=20)
+    assert found.tolist() == [1.0] * 20
 
 
 def test_strata_by_hand():
@@ -121,6 +134,24 @@ def test_bands_are_of_the_first_500_resamples():
     np.testing.assert_allclose([band["roc_low"], band["roc_high"]], np.quantile(drawn.roc, [0.025, 0.975], axis=0))
 
 
+def test_bands_end_within_a_block(monkeypatch):
+    monkeypatch.setattr(ranking, "_CHUNK_CELLS", 40 * 20)             # blocks of 20
+    monkeypatch.setattr(intervals, "_BANDS_FROM", 50)
+    cases = few(15)
+    band = intervals.rank_table(cases, intervals.Resampling(80, 3), curves=True).curves["Edema"]
+    first = np.concatenate(list(ranking.resamples(40, 80, 3)), 1)[:, :50]
+    drawn = ranking.Ranks.of(cases.scores[:, 0], cases.truth[:, 0], cases.patients, 40).curves(first)
+    np.testing.assert_allclose([band["roc_low"], band["roc_high"]], np.quantile(drawn.roc, [0.025, 0.975], axis=0))
+
+
+def test_the_error_by_delong_is_in_the_table():
+    cases = few(12)
+    variance_ = evaluate.delong(cases.scores[:, 0], cases.truth[:, 0]).covariance[0, 0]
+    row = intervals.rank_table(cases, intervals.Resampling(0)).table.iloc[0]
+    assert row["delong_error"] == pytest.approx(np.sqrt(variance_)) and 0 < row["delong_error"] < 0.2
+    assert (row["delong_low"], row["delong_high"]) == pytest.approx(evaluate.delong_interval(row["auroc"], variance_))
+
+
 def test_stratified_tables_say_their_strata():
     cases = joined(*tables(films=80))
     found = intervals.rank_table(cases, intervals.Resampling(4, stratified=True))
@@ -140,7 +171,7 @@ def test_the_mean_is_over_labels_with_both_classes_and_says_what_was_dropped():
     assert last["auroc"] == pytest.approx(0.7) and last["dropped_replicates"] == 1
     assert [last["auroc_low"], last["auroc_high"]] == pytest.approx([0.6025, 0.6975])
     assert [last["positives"], last["negatives"], last["uncertain"], last["few_positives"]] == [5, 6, 5, True]
-    assert whole["labels_counted"].tolist() == [1, 1, 0, 0, 2]
+    assert whole["labels_counted"].tolist() == [1, 1, 0, 0, 2] and whole.index.tolist() == list(range(5))
     nothing = intervals.with_mean(table.iloc[2:], {"auroc": drawn[:, 2:]}).table.iloc[-1]
     assert np.isnan(nothing["auroc"]) and nothing["labels_counted"] == 0 and not nothing["few_positives"]
 

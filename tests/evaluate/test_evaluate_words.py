@@ -221,6 +221,33 @@ def test_the_line_of_a_comparison():
         "x against y: mean of 2 +0.1234 (+0.0100 to +0.2000), p 0.020, corrected 0.040: yes; beyond noise in A")
     bare = terminal._compared("x against y", table.assign(p_delong=NAN, verdict="no"))
     assert bare.endswith("p 0.500, corrected 0.040: no")
+    better = table["verdict"][0]
+    last = terminal._compared("x against y", table.assign(verdict=["no", better, better]))
+    assert last.endswith(f"corrected 0.040: {better}; beyond noise in B")             # the mean is no label
+
+
+def test_radiologists_and_contradictions_in_one_line():
+    result = judged(*tables(films=30, patients=30, labels=("Lung Opacity", "Edema")), replicates=2, name="mine")
+    below = pd.DataFrame({"label": ["A", "B", "mean of 2"], "below_roc": [1.0, 3.0, 2.0],
+                          "strictly_below_roc": [0.0, 3.0, 1.5]})
+    for results, start in (([result], ""), ([result, result], "mine: ")):
+        readers = {"mine": SimpleNamespace(below=below)}
+        lines = terminal.report(evaluate.Findings(results, readers=readers))
+        assert f"  - {start}Radiologists below the ROC curve: 2.0 on average (strictly: 1.5)." in lines
+        assert f"  - {start}{tree.totals(result.tree, False).in_words}" in lines
+    after = result.tree.assign(above_after=1, crossed_after=0)
+    given = SimpleNamespace(name="x", tree=after, settings={"conditional": "given"})
+    assert list(terminal._contradictions([given])) == [f"  - {tree.totals(given.tree, True).in_words}"]
+    assert list(terminal._contradictions([SimpleNamespace(tree=None)])) == []
+
+
+def test_decisions_are_told_with_their_rates():
+    predicted, truth = tables(films=60, patients=60, labels=("Edema",))
+    result = judged(predicted.assign(Edema=(predicted["Edema"] > 0.5).astype(float)), truth, replicates=20)
+    row = result.table.iloc[0]
+    parts = [f"{name} {row[m]:.3f} ({row[f'{m}_low']:.3f} to {row[f'{m}_high']:.3f})" for name, m in (
+        ("sensitivity", "sensitivity"), ("specificity", "specificity"), ("F1", "f1"), ("MCC", "mcc"))]
+    assert list(terminal._system(result))[1].startswith(f"  Edema      {', '.join(parts)}  {row.positives} positives, ")
 
 
 def test_one_system_is_told_label_by_label():
