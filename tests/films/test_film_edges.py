@@ -225,7 +225,7 @@ def test_few_pieces_say_nothing(shape, enough):
 
 
 def test_a_jpeg_with_a_step_is_damaged_only_where_it_has_to_be_whole():
-    for levels, kind in ((4, None), (9, grey.DamagedError)):
+    for levels, kind in ((4, None), (6, None), (7, grey.DamagedError)):
         data = cv2.imencode(".jpg", broken(levels), [cv2.IMWRITE_JPEG_QUALITY, 100])[1].tobytes()
         header = headers.read_header(data)
         assert np.abs(jpeg.decode_jpeg(data, header, False).astype(int) - broken(levels)).max() <= 1
