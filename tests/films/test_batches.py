@@ -47,6 +47,14 @@ def test_a_source_of_films(films, monkeypatch):
     assert cv2.getNumThreads() == 1                                   # the films are what is done side by side
 
 
+@pytest.mark.parametrize(("films", "workers", "parts"), [(0, 3, [0]), (2, 3, [1, 1]), (7, 3, [2, 2, 3]), (5, 1, [5])])
+def test_films_are_shared_out_to_the_workers(films, workers, parts, monkeypatch):
+    shared = []
+    monkeypatch.setattr(FilmSource, "_some", lambda self, rows: shared.append(len(rows)) or np.zeros((len(rows), 8, 8)))
+    source = FilmSource([""] * 7, Cropper("none", size=8), workers=workers)
+    assert source(np.arange(films)).shape == (films, 8, 8) and sorted(shared) == parts
+
+
 def test_a_source_of_crops_at_their_places():
     plain, moved = CropSource(CROPS), CropSource(CROPS, np.array([6, 2, 2]))
     assert (len(plain), len(moved), plain.side) == (7, 3, 8)
