@@ -55,13 +55,13 @@ def test_the_intervals_of_two_systems(two, drawn):
         ends = np.array([segment[:, 0] for segment in bars.get_segments()])
         np.testing.assert_allclose(ends, found[["auroc_low", "auroc_high"]].to_numpy(float))
     rule, = (line for line in axes.lines if len(line.get_ydata()) == 2)
-    assert list(rule.get_ydata()) == [4.5, 4.5]                       # between the labels and their mean
+    assert list(rule.get_ydata()) == [4.5, 4.5] and rule.get_linewidth() < 1         # between labels and their mean
     words = [text.get_text() for text in axes.get_yticklabels()]
     assert words == [f"{label} *" if label in ("Edema", "mean of five") and few else label
                      for label, few in zip(table["label"], table["few_positives"])] and words.count("Edema *") == 1
     assert axes.get_xlabel() == "AUROC with 95 % interval   (* fewer than 10 positives)"
     legend, = drawn[0].legends
-    assert [text.get_text() for text in legend.get_texts()] == ["mine", "a name of more than 28 lett…"]
+    assert not legend.get_frame_on() and [text.get_text() for text in legend.get_texts()] == ["mine", "a name of more than 28 lett…"]
     assert [first.get_color(), second.get_color()] == list(figures.COLOURS[:2])
     assert [first.get_marker(), second.get_marker()] == list(figures.MARKERS[:2])
     assert picture.alt.startswith("AUROC and its interval for each of 5 labels; mean of five "
