@@ -61,7 +61,8 @@ def test_the_intervals_of_two_systems(two, drawn):
                      for label, few in zip(table["label"], table["few_positives"])] and words.count("Edema *") == 1
     assert axes.get_xlabel() == "AUROC with 95 % interval   (* fewer than 10 positives)"
     legend, = drawn[0].legends
-    assert not legend.get_frame_on() and [text.get_text() for text in legend.get_texts()] == ["mine", "a name of more than 28 lett…"]
+    assert not legend.get_frame_on()
+    assert [text.get_text() for text in legend.get_texts()] == ["mine", "a name of more than 28 lett…"]
     assert [first.get_color(), second.get_color()] == list(figures.COLOURS[:2])
     assert [first.get_marker(), second.get_marker()] == list(figures.MARKERS[:2])
     assert picture.alt.startswith("AUROC and its interval for each of 5 labels; mean of five "
