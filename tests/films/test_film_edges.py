@@ -283,6 +283,7 @@ def test_the_defaults_of_a_cropper_are_the_papers():
     (512, 512, False, True), (320, 320, False, True),                 # halves; eighths: 8 digits and 3 for either side
     (257, 320, False, True), (257, 260, False, True),                 # 512ths and 128ths: 8 + 9 + 7 digits
     (257, 258, False, False), (257, 257, False, False),               # and 256ths: one digit too many
+    (256, 256, True, True), (256, 512, False, True),
     (512, 1024, True, True), (300, 512, True, False), (512, 300, True, False), (768, 768, True, False),
     (65536, 65536, True, True), (65536, 131072, True, False)])
 def test_when_single_precision_rescales_exactly(height, width, area, exact):

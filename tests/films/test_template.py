@@ -90,6 +90,14 @@ def test_rescaling_is_exact_in_both_forms(shape, size):
         np.testing.assert_array_equal(graph.crops.numpy(), expected)
 
 
+@pytest.mark.parametrize("shape", [(320, 390), (700, 257), (100, 1300), (513, 512)])
+@pytest.mark.parametrize("area", [False, True])
+def test_ties_are_settled_in_integers(shape, area):
+    """Levels of 0 and 1, whose means are often half way; without TensorFlow."""
+    grey = np.random.default_rng(shape[0]).integers(0, 2, shape, dtype=np.uint8)
+    np.testing.assert_array_equal(rescale(grey, 64, "area" if area else "bilinear"), exact_rescale(grey, 64, area))
+
+
 def test_bilinear_is_opencvs_on_float_and_area_its_area():
     grey = np.random.default_rng(1).integers(0, 256, (700, 320), dtype=np.uint8)
     bilinear = cv2.resize(grey.astype(np.float32), (256, 256))
@@ -166,6 +174,21 @@ def test_awkward_films_have_a_defined_place_in_both_forms(cropper, name):
     assert found.scores[0] == pytest.approx(scores.max(), abs=3e-6)
     if name in ("black", "white"):
         assert tuple(found.places[0]) == (0, 0) and found.scores[0] == 0
+
+
+def test_single_precision_is_trusted_with_even_films_alone(cropper, monkeypatch):
+    """A bright frame around faint noise: trusted up to 300 times the energy of the flattest window."""
+    exactly, find, film = [], Cropper._find_exactly, np.random.default_rng(0).integers(99, 102, (256, 256), np.uint8)
+    monkeypatch.setattr(Cropper, "_find_exactly", lambda *words: exactly.append(1) or find(*words))
+    ratios = []
+    for level in range(110, 255, 6):
+        film[:2], film[:, :2] = level, level
+        windows = np.lib.stride_tricks.sliding_window_view(film, (224, 224))[::8, ::8]
+        ratios.append((256 / 224) ** 2 * film.var() / windows.var((2, 3)).min())
+        exactly.clear()
+        cropper.find(film)
+        assert bool(exactly) == (ratios[-1] >= 300) or abs(ratios[-1] - 300) < 5
+    assert ratios[0] < 100 and ratios[-1] > 500
 
 
 def test_ties_go_to_the_first_place_in_row_order():
