@@ -139,7 +139,7 @@ def logistic(scores: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
 def _newton(x: np.ndarray, target: np.ndarray) -> tuple[float, float]:
     """Logistic regression of soft targets on one variable by damped Newton steps."""
     design = np.stack([x, np.ones_like(x)], 1)
-    weights = np.array([0.0, np.log(target.mean() / (1 - target.mean()))])
+    weights = np.array([0.0, _logit(target.mean())])  # of no slope
 
     def loss(w: np.ndarray) -> float:
         z = design @ w
