@@ -506,7 +506,7 @@ def write_table(work: Path) -> int:
     results = Path(__file__).parent / "results"
     reasons = json.loads((results / "mutations.json").read_text(encoding="utf-8"))
     summaries = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(work.glob("chexpert_hier.*.json"))]
-    rows, lists, unexplained = [], [], 0
+    rows, lists, unexplained, areas = [], [], 0, defaultdict(list)
     for one in summaries:
         why = reasons.get(one["module"], {})
         left = len(one["survivors"])
@@ -514,15 +514,19 @@ def write_table(work: Path) -> int:
                     f"{one['tried'] - left} | {1 - left / max(one['tried'], 1):.1%} | {one['date']} | "
                     f"`{' '.join(one['tests'])}` |")
         unexplained += sum(name not in why for name in one["survivors"])
+        areas[one["module"].split("/")[1].removesuffix(".py")].append((one["tried"] - left, one["tried"]))
         if left:
             lists += ["", f"`{one['module']}`", ""]
             lists += [f"- `{name}`: {why.get(name, 'not yet explained')}" for name in one["survivors"]]
     total, left = (sum(one["tried"] for one in summaries), sum(len(one["survivors"]) for one in summaries))
+    shares = [f"{area} {kept} of {tried} ({kept / max(tried, 1):.1%})" for area, found in areas.items()
+              for kept, tried in [map(sum, zip(*found))]]
     text = ["# Do the tests bite? Changes of one thing at a time, and whether a test notices", "",
-            "`python experiments/mutate.py MODULE TESTS --sample N` for each row, `--again` after tests were added,",
-            "then `--table`. Fewer tried than there are: a random sample (seed 0); a sample of 20 is of changes",
-            "in functions' bodies. A row may hold outcomes of several runs; the tests are those of the last one.",
-            "Modules that are not listed have not been tried.", "",
+            "`python experiments/mutate.py MODULE TESTS --bodies --sample N` for each row, `--again` after tests were",
+            "added, then `--table`; 2 cores, no GPU. Fewer tried than there are: a random sample (seed 0), of changes",
+            "in functions' bodies but for labels, hierarchy, losses and comparison. A row may hold outcomes of several",
+            "runs; the tests are those of the last one. Modules that are not listed have not been tried.", "",
+            f"{'; '.join(shares)}.", "",
             f"**{total - left} of {total} changes noticed ({1 - left / max(total, 1):.1%})**; "
             f"{sum(one['time'] for one in summaries)} of them by the time limit (endless loops).", "",
             "| module | tried | noticed | share | date | tests |", "|---|---|---|---|---|---|", *rows, "",
