@@ -238,14 +238,17 @@ def open_run(folder: str | os.PathLike[str], engine: str = "keras") -> Member:
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
     model = None if engine == "keras" else _onnx_network(file, names, recipe, engine)
-    return Member(home, recipe, names, tree, croppers_in(home, recipe), how, model or _keras_network(file, names), file)
+    model = model or _keras_network(file, names, recipe.image_size)
+    return Member(home, recipe, names, tree, croppers_in(home, recipe), how, model, file)
 
 
-def _keras_network(file: Path, names: tuple[str, ...]) -> Any:
+def _keras_network(file: Path, names: tuple[str, ...], side: int) -> Any:
     commands.import_keras()
     from ..network.model import load_model
 
     model = load_model(file)
+    if model.input_shape[1:] != (side, side, 3):
+        raise InputError(f"{file}: takes {model.input_shape[1:]}, expected {(side, side, 3)} as in recipe.json")
     if model.output_shape[1] != len(names):
         raise InputError(f"{file}: has {model.output_shape[1]} outputs, expected {len(names)} as in recipe.json")
     return model
@@ -254,7 +257,7 @@ def _keras_network(file: Path, names: tuple[str, ...]) -> Any:
 def _onnx_network(file: Path, names: tuple[str, ...], recipe: recipes.Recipe, engine: str) -> OnnxNetwork | None:
     """The network of the run's model.onnx; None where "auto" had better take Keras."""
     path = file.parent / ONNX
-    again = f"python -m chexpert_hier.export --model {file.parent} --onnx {path} --resume"
+    again = f"python -m chexpert_hier.export --model {file.parent} --onnx {path} --replace"
     if not path.is_file():
         if engine == "auto":
             return None

@@ -136,4 +136,7 @@ def _tensors(graph: Any) -> Iterator[Any]:
     yield from graph.initializer
     for node in graph.node:
         for attribute in node.attribute:
-            yield from (*([attribute.t] if attribute.HasField("t") else []), *attribute.tensors)
+            sparse = (*([attribute.sparse_tensor] if attribute.HasField("sparse_tensor") else []),
+                      *attribute.sparse_tensors)
+            yield from (*([attribute.t] if attribute.HasField("t") else []), *attribute.tensors,
+                        *(part for one in sparse for part in (one.values, one.indices)))

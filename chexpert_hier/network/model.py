@@ -19,6 +19,7 @@ from ..errors import InputError, one_of
 from ..labels import positive_of_three
 from . import kernels
 from .backbones import check
+from .opening import check_given, open_keras
 from .weights import assign_in_order, find_weights, layer_arrays, load_weights
 
 Tensor = Any  # of the backend
@@ -140,7 +141,7 @@ def _take_over_head(model: keras.Model, old: keras.Model, file: Path) -> None:
 
 
 def load_model(path: str | os.PathLike[str]) -> keras.Model:
-    """Load a saved .keras model without running code from the file (Keras' safe mode), without its compiled state.
+    """Load a saved .keras model without its compiled state; `opening` says what a stranger's file cannot do.
 
     Raises:
         InputError: no such file, not a .keras file, or not a model of this package.
@@ -149,7 +150,8 @@ def load_model(path: str | os.PathLike[str]) -> keras.Model:
     if not path.is_file():
         raise InputError(f"{path}: no such file; expected a .keras model")
     try:
-        model = keras.models.load_model(path, compile=False, safe_mode=True)
+        model = open_keras(path)
+        check_given(model)
     except Exception as error:  # damaged files end in errors of zipfile, HDF5, JSON and Keras itself
         reason = " ".join(str(error).split())[:300]
         raise InputError(f"{path}: cannot be loaded as a Keras model ({reason})") from error

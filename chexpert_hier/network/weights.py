@@ -19,6 +19,7 @@ from ..errors import InputError
 from ..files import written_whole
 from . import backbones
 from .backbones import WeightsFile, backbone_of, check
+from .opening import check_arrays, open_keras
 
 log = logging.getLogger("chexpert_hier.network")
 
@@ -98,9 +99,10 @@ def load_weights(backbone: keras.Model, path: str | os.PathLike[str], arch: str)
                          ".safetensors")
     try:
         if path.suffix == ".keras":
-            whole = keras.models.load_model(path, compile=False, safe_mode=True)
+            whole = open_keras(path)
             assign_in_order(backbone, layer_arrays(whole))
             return whole
+        check_arrays(path)
         if path.name.endswith(".weights.h5"):
             _load_by_place(backbone, path)
         else:

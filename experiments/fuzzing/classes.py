@@ -24,8 +24,10 @@ from .damages import (
     bytes_damaged,
     json_damaged,
     message_damaged,
+    network_grown,
     png_mended,
     table_damaged,
+    weights_grown,
     zip_damaged,
 )
 from .place import Place, linked
@@ -120,6 +122,7 @@ def _table(suffix: str, data: bytes, draw: Draw) -> bytes:
 # ---------------------------------------------------------------------------------------------------- run folders
 
 KERAS_PARTS = {"config.json": json_damaged, "metadata.json": json_damaged}
+GROWN_PARTS = {"config.json": network_grown, "metadata.json": network_grown, "model.weights.h5": weights_grown}
 RUN_FILES = {"recipe.json": 8, "template.png": 2, "predictions.csv": 2, "truth.csv": 2, "conditional.csv": 1,
              "split.csv": 2, "evaluation.json": 3, "log.csv": 1}
 CACHE_FILES = ("meta.json", "index.csv", "crops.npy", "template.png")
@@ -156,7 +159,7 @@ def damaged_file(name: str, data: bytes, draw: Draw) -> bytes | None:
     if name.endswith(".npz"):
         return zip_damaged(data, {".npy": array_damaged}, draw)
     if name.endswith(".keras"):
-        return zip_damaged(data, KERAS_PARTS, draw)
+        return zip_damaged(data, GROWN_PARTS if draw.random() < 0.4 else KERAS_PARTS, draw)
     data = bytes_damaged(data, draw)
     return png_mended(data) if name.endswith(".png") and draw.random() < 0.7 else data
 

@@ -215,6 +215,40 @@ def zip_damaged(data: bytes, members: dict[str, Damage], draw: np.random.Generat
     return out.getvalue()
 
 
+def network_grown(text: bytes, draw: np.random.Generator) -> bytes:
+    """The configuration of a network with a few of its sizes multiplied, up to a billion times."""
+    value = json.loads(text)
+    sizes = [(owner, name) for owner, name in _places(value) if type(owner[name]) is int and owner[name] > 0]
+    if not sizes:
+        return json_damaged(text, draw)
+    for _ in range(int(draw.integers(1, 4))):
+        owner, name = sizes[int(draw.integers(len(sizes)))]
+        owner[name] *= int(draw.choice([2, 10, 1000, 10 ** 6, 10 ** 9]))
+    return json.dumps(value).encode()
+
+
+def weights_grown(data: bytes, draw: np.random.Generator) -> bytes:
+    """An HDF5 file with an array of a vast shape, in place of one or beside, or a link out of it or into itself."""
+    import h5py
+
+    file, names = io.BytesIO(data), []
+    with h5py.File(file, "r+") as root:
+        root.visititems(lambda name, found: names.append(name) if isinstance(found, h5py.Dataset) else None)
+        name, kind = names[int(draw.integers(len(names)))], int(draw.integers(5))
+        rank, vast = len(root[name].shape) or 1, int(draw.choice([10 ** 3, 10 ** 6, 10 ** 9]))
+        if kind < 4:
+            del root[name]
+        if kind == 0:
+            root[name] = h5py.ExternalLink("/dev/zero", "x")
+        elif kind == 1:
+            root[name] = root["/"]
+        elif kind == 2:
+            root.create_dataset(name, (4,), "u1", external=[("/etc/passwd", 0, 4)])
+        else:
+            root.create_dataset(name if kind == 3 else "vast", (vast,) * rank, "f4", chunks=(10,) * rank)
+    return file.getvalue()
+
+
 def array_damaged(data: bytes, draw: np.random.Generator) -> bytes:
     """An .npy file of another shape, type or content, or with pickled objects."""
     kind = int(draw.integers(6))

@@ -195,6 +195,13 @@ def test_weights_in_other_files_and_foreign_operations_are_refused(run, tmp_path
     with pytest.raises(InputError, match="weights lie in other files"):
         open_onnx(tmp_path / "far.onnx")
     model = onnx.load(str(run / "model.onnx"))
+    constant = model.graph.node.add(op_type="Constant", output=["far"]).attribute.add(name="sparse_value")
+    constant.type = onnx.AttributeProto.SPARSE_TENSOR
+    constant.sparse_tensor.values.external_data.add(key="location", value="/etc/passwd")
+    (tmp_path / "sparse.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(InputError, match="weights lie in other files"):
+        open_onnx(tmp_path / "sparse.onnx")
+    model = onnx.load(str(run / "model.onnx"))
     model.graph.node[0].domain = "com.example"
     onnx.save(model, str(tmp_path / "foreign.onnx"))
     with pytest.raises(InputError, match=r"operations of 'com\.example'"):
