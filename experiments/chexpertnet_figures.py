@@ -76,16 +76,17 @@ def per_label(names: list[str], last: dict[str, np.ndarray], best: dict[str, np.
 
 
 def figure1(raw, path) -> None:
-    """The three films with their maps laid over them."""
+    """The three films with their maps laid over them, in the colours and opacity of all the package's maps."""
     import cv2
     from matplotlib.figure import Figure
+
+    from chexpert_hier.heatmaps.overlays import overlay
 
     figure = Figure(figsize=(9.6, 3.5), layout="constrained")
     for axis, heat, film, words in zip(figure.subplots(1, 3), raw["maps"], raw["mapped films"], raw["mapped words"]):
         film = cv2.resize(film, (256, 256), interpolation=cv2.INTER_CUBIC)
-        heat = np.maximum(cv2.resize(heat.astype(np.float32), film.shape), 0)
-        axis.imshow(film, cmap="gray", vmin=0, vmax=255)
-        axis.imshow(heat / max(heat.max(), 1e-9), cmap="jet", alpha=0.4)
+        drawn = overlay(film, cv2.resize(heat.astype(np.float32), film.shape))
+        axis.imshow(cv2.cvtColor(drawn, cv2.COLOR_BGR2RGB))
         axis.set_title(str(words), fontsize=9)
         axis.set_axis_off()
     figure.savefig(path, dpi=110, format="png")

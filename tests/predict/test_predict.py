@@ -42,6 +42,31 @@ def test_one_film_is_answered_as_a_tree_with_its_operating_points(run, frontal, 
     assert depth["No Finding"] == 2 and depth["Edema"] == 4 and depth["Pneumonia"] == 6
 
 
+def test_one_film_on_the_screen_says_what_its_calls_are_based_on(run, frontal, tmp_path, capsys, caplog):
+    points = operating.validation([run], CHEXPERT_LABELS)
+    begins = (f"calls: thresholds by {points['rule']} on {points['films']:,} validation films of "
+              f"{points['patients']:,} patients; sensitivity and specificity are those films'")
+    ends = ". Research use only; not a medical device"
+    other = tmp_path / "other.png"  # not as the phantom wrote it: nothing is called, so nothing is said of calls
+    cv2.imwrite(str(other), cv2.imread(str(frontal[0]), cv2.IMREAD_GRAYSCALE))
+    told = "; the thresholds were chosen without test-time views"
+    for asked_for, line in (([frontal[0]], begins + ends), ([frontal[0], "--tta", 2], begins + told + ends),
+                            ([*frontal[:2]], None), ([other], None)):
+        with caplog.at_level(logging.INFO, logger="chexpert_hier"):
+            ask(capsys, *asked_for, "--model", run)
+        assert [text for text in caplog.messages if text.startswith("calls:")] == ([line] if line else [])
+        caplog.clear()
+
+
+def test_dropout_that_is_not_there_is_refused_before_a_model_is_opened(run, frontal, monkeypatch):
+    from chexpert_hier.predict import engine
+
+    monkeypatch.setattr(engine, "open_model", None)
+    for model in (run, run / "model.keras"):
+        with pytest.raises(InputError, match=r"--uncertainty mc: .*run has no dropout to draw \(head dense; only hbce"):
+            predict_command.main([str(frontal[0]), "--model", str(model), "--uncertainty", "mc:20"])
+
+
 def test_tree_order_puts_every_child_under_its_deepest_parent():
     order = dict(answers.in_tree_order(hierarchy.CHEXPERT_TREE))
     assert set(order) == set(CHEXPERT_LABELS)
