@@ -24,6 +24,9 @@ log = logging.getLogger("chexpert_hier")
 Item = TypeVar("Item")
 QUIET_FOR = 4.0  # seconds without a line in a step that is new
 LONGEST = 1000  # characters of an error's line
+# The option's one meaning, in every command that has it.
+RESUME = ("go on with the job in --out, if it is this very one: what is finished is kept; another job there, or "
+          "something else, is refused")
 INTERRUPTED = "interrupted; what is finished is kept, run the command again (with --resume where it has one)"
 TERMINATED = INTERRUPTED.replace("interrupted", "stopped by SIGTERM", 1)
 # What a terminal would obey or break a line at, except the line's end and the tab.
@@ -90,12 +93,15 @@ def _stop_early(number: int, frame: FrameType | None) -> None:
     os._exit(128 + number)
 
 
-def _terminate(number: int, frame: FrameType | None) -> None:
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """Ctrl-C and SIGTERM while a command is answered."""
     if _swallows(frame):
         threading.Timer(0.05, os.kill, (os.getpid(), number)).start()
-        return
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # one is enough, and a second must not hurt what cleans up
-    raise Terminated
+    elif number == signal.SIGTERM:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # one is enough, and a second must not hurt what cleans up
+        raise Terminated
+    else:
+        raise KeyboardInterrupt
 
 
 def _swallows(frame: FrameType | None) -> bool:
@@ -119,8 +125,8 @@ def answer(main: Callable[[list[str] | None], int | None], argv: list[str] | Non
     """
     own_process = signal.getsignal(signal.SIGINT) is _stop_early
     if own_process:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.signal(signal.SIGTERM, _terminate)
+        signal.signal(signal.SIGINT, _interrupt)
+        signal.signal(signal.SIGTERM, _interrupt)
     code = _answer(main, argv)
     if own_process:  # what is left is the interpreter's end, which nobody need interrupt: the answer stands
         signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -51,9 +51,22 @@ def test_a_mistake_in_run_is_one_line_and_exit_code_2(arguments, hint, tmp_path)
 
 def test_a_folder_that_is_no_run_is_not_written_into(tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
-    answer = without_keras("run", "--out", str(tmp_path))
-    assert answer.returncode == 2 and "not empty" in answer.stderr
+    for flags, words in (((), "not empty"), (("--resume",), "--resume: holds thesis.tex and no run")):
+        answer = without_keras("run", "--out", str(tmp_path), *flags)
+        assert answer.returncode == 2 and words in answer.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_resume_means_one_thing(capsys):
+    having = set()
+    for name in console.COMMANDS:
+        if not hasattr(module := importlib.import_module(console.module_of(name)), "parser"):
+            continue
+        for action in module.parser()._actions:
+            if "--resume" in action.option_strings:
+                assert action.help == commands.RESUME
+                having.add(name)
+    assert having == {"run", "predict", "heatmaps", "prepare", "archive"}
 
 
 @pytest.mark.parametrize(("error", "code"), [(InputError("row 3"), 2), (KeyboardInterrupt(), 130),
@@ -212,17 +225,32 @@ def test_hints_say_how_an_extra_is_installed_from_here(tmp_path, monkeypatch):
     assert errors.install("onnx") == 'pip install ".[onnx]"'
 
 
-def test_sigterm_within_a_finalizer_is_not_lost():
+@pytest.mark.parametrize(("number", "kind"), [
+    (signal.SIGTERM, commands.Terminated), (signal.SIGINT, KeyboardInterrupt)])
+def test_a_signal_within_a_finalizer_is_not_lost(number, kind):
     """Python reports an exception raised there and goes on; the command must still end."""
     class Going:
         def __del__(self):
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), number)
             time.sleep(0.01)  # where the handler runs
 
-    before = signal.signal(signal.SIGTERM, commands._terminate)
+    before = signal.signal(number, commands._interrupt)
     try:
-        with pytest.raises(commands.Terminated):
+        with pytest.raises(KeyboardInterrupt) as ended:
             Going()
             time.sleep(5)
+        assert ended.type is kind
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(number, before)
+
+
+def test_ctrl_c_within_a_finalizer_ends_a_command_with_one_line():
+    code = ("import os, signal, time; from chexpert_hier import commands; commands.answer_early_interrupts()\n"
+            "class Going:\n"
+            "    def __del__(self):\n"
+            "        os.kill(os.getpid(), signal.SIGINT); time.sleep(0.01)\n"
+            "def main(argv):\n"
+            "    Going(); time.sleep(20)\n"
+            "raise SystemExit(commands.answer(main, []))")
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=15)
+    assert (process.returncode, process.stderr) == (130, commands.INTERRUPTED + "\n")

@@ -45,7 +45,7 @@ def parser() -> argparse.ArgumentParser:
     add("--out", required=True, metavar="DIR", help="folder for the results, on a disk that every machine sees or in "
         "object storage")
     add("--address", help="address of a running Ray cluster, or auto; without it Ray is started on this machine alone")
-    add("--resume", action="store_true", help="go on where an interrupted job with the same --out stopped")
+    add("--resume", action="store_true", help=commands.RESUME)
     add("--retry-failed", action="store_true", help="also score again the films that ended with an error")
     add("--rows-per-file", type=int, default=1000, metavar="N", help="films in an output file, which "
         "is also the unit of work: what a killed worker had in hand is scored again")

@@ -83,12 +83,10 @@ def _how(add: Any) -> None:
 
 def _written(add: Any) -> None:
     add("--out", required=True, metavar="DIR", help="where evaluation.csv, .json, .html and figures/ go; a folder with "
-        "another evaluation is refused")
+        "another evaluation is refused, the same one is made anew")
     add("--table", nargs="+", default=[], choices=("latex", "markdown", "csv"), help="also a table for a paper: "
         "table.tex (booktabs), table.md, table.csv; the best is bold where the difference is certain")
     add("--no-page", action="store_true", help="no pictures and no evaluation.html")
-    add("--resume", action="store_true", help="accepted as everywhere; an evaluation takes seconds and is simply "
-        "redone")
     add("--quiet", action="store_true", help="print nothing but errors")
 
 
@@ -135,7 +133,7 @@ def _asked(args: argparse.Namespace) -> dict[str, object]:
     named = {"predictions": args.predictions or [], "truth": [args.truth] if args.truth else [], "run": own,
              "radiologists": args.radiologists, "meta": [args.meta] if args.meta else [], "fit": args.fit or [],
              "conditional": [args.conditional] if args.conditional else []}
-    left_out = {"out", "table", "no_page", "resume", "quiet", "run", *named}
+    left_out = {"out", "table", "no_page", "quiet", "run", *named}
     return asked(named, {name: value for name, value in vars(args).items() if name not in left_out})
 
 

@@ -28,7 +28,7 @@ def parser() -> argparse.ArgumentParser:
                         "file: grey films of any size in, answers out")
     answer.add_argument("--crops", action="store_true", help="write the ONNX file without the crop search: it then "
                         "takes template crops")
-    answer.add_argument("--resume", action="store_true", help="replace what exists in --out and --onnx")
+    answer.add_argument("--replace", action="store_true", help="replace what exists in --out and --onnx")
     return answer
 
 
@@ -40,8 +40,8 @@ def main(argv: list[str] | None = None) -> int:
     if args.crops and not args.onnx:
         raise InputError("--crops: says what the ONNX file takes; add --onnx FILE")
     for name, path in (("--out", args.out), ("--onnx", args.onnx)):
-        if path and path.exists() and not args.resume:
-            raise InputError(f"{path}: exists; choose another {name}, or --resume to replace it")
+        if path and path.exists() and not args.replace:
+            raise InputError(f"{path}: exists; choose another {name}, or --replace to write it anew")
     members = [open_run(run) for run in args.model]
     if args.out:
         export(members, args.out)

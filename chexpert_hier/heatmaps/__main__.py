@@ -9,6 +9,7 @@ Keras is imported inside functions, so that `--help` answers at once.
 import argparse
 import csv
 import io
+import json
 import logging
 import sys
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ import numpy as np
 from .. import commands
 from ..errors import InputError, one_of
 from ..files import locked, write_text
+from ..finished import fingerprint
 from ..finished.arguments import add_reading
 from ..finished.asked import Film
 from ..finished.members import Member
@@ -27,6 +29,7 @@ from .maps import METHODS, PLACES, draw, film_maps, layer_of, map_file, resoluti
 from .overlays import FilmMaps, read_maps
 
 log = logging.getLogger("chexpert_hier.heatmaps")
+ASKED = ".asked.json"  # in --out: what the finished maps show
 
 
 def parser() -> argparse.ArgumentParser:
@@ -50,7 +53,7 @@ def parser() -> argparse.ArgumentParser:
         "value (default: 0)")
     add("--batch-size", type=int, default=16, help="films through the network at once (default: %(default)s)")
     add_reading(answer, "leave out films that cannot be read, and say so")
-    add("--resume", action="store_true", help="keep the films that are finished in --out")
+    add("--resume", action="store_true", help=commands.RESUME)
     answer.add_quiet()
     return answer
 
@@ -74,11 +77,23 @@ def main(argv: list[str] | None = None) -> int:
     layer = "last" if args.method == "cam" else layer_of(member.model, args.layer) or "last"
     log.info("maps of the layer %s", resolution(member, layer))
     with locked(args.out):
+        _begin(args, fingerprint.of_model(member.file), films, labels, layer)
         rows, drawn = _draw_all(args, member, films, labels, layer)
     print(f"{drawn} maps of {len({row[0] for row in rows})} films in {args.out}" + (
         "" if drawn == len(rows) else f"; {len(rows) - drawn} findings are called absent and not drawn (--all draws "
         "them)"))
     return 0
+
+
+def _begin(args: argparse.Namespace, model: dict, films: Sequence[Film], labels: tuple[str, ...], layer: str) -> None:
+    """See that the maps that are there are this very job's, and write down what it is."""
+    options = {name: getattr(args, name) for name in ("method", "place", "threshold", "all")}
+    asked = {"model": model, "films": fingerprint.of_films(films), "labels": labels, "layer": layer, "options": options}
+    if not fingerprint.goes_on(args.out / ASKED, asked, args.out):
+        if strange := [path.name for path in sorted(args.out.iterdir()) if path.name[0] != "."]:
+            raise InputError(f"{args.out}: --resume: holds {strange[0]}, and it cannot be told of which job (no "
+                             f"{ASKED}); choose another --out")
+        write_text(args.out / ASKED, json.dumps(asked))
 
 
 def _draw_all(args: argparse.Namespace, member: Member, films: Sequence[Film], labels: tuple[str, ...],
@@ -98,7 +113,7 @@ def _draw_all(args: argparse.Namespace, member: Member, films: Sequence[Film], l
     for film in films:
         done = map_file(args.out, film.name, ".npz")
         kept = read_maps(done) if done.exists() else None
-        if kept and _finished(args, kept, labels, layer, present):
+        if kept and _finished(args, kept, present):
             rows += summary_rows(kept)
         elif (grey := _read(film, member, args.skip_bad)) is not None:
             waiting[film.lateral].append((film, grey))
@@ -114,13 +129,11 @@ def _draw_all(args: argparse.Namespace, member: Member, films: Sequence[Film], l
     return rows, sum(present is None or float(row[2]) >= present[row[1]] for row in rows)
 
 
-def _finished(args: argparse.Namespace, kept: FilmMaps, labels: tuple[str, ...], layer: str,
-              present: dict[str, float] | None) -> bool:
-    """Whether a film's maps are those that are asked for, with all their pictures."""
+def _finished(args: argparse.Namespace, kept: FilmMaps, present: dict[str, float] | None) -> bool:
+    """Whether a film has all its pictures."""
     pictures = [label for label, probability in zip(kept.labels, kept.probabilities)
                 if present is None or probability >= present[label]]
-    return ((kept.labels, kept.layer) == (labels, layer) and kept.stretched == (args.place == "stretched")
-            and all(map_file(args.out, kept.path, f" {label}.png").exists() for label in pictures))
+    return all(map_file(args.out, kept.path, f" {label}.png").exists() for label in pictures)
 
 
 def _read(film: Film, member: Member, skip_bad: bool) -> np.ndarray | None:

@@ -50,8 +50,7 @@ def parser() -> argparse.ArgumentParser:
         "short (also in DICOM), instead of leaving them out")
     add("--refuse-odd", action="store_true", help="give no probabilities for flagged films: not a frontal chest "
         "film, inverted, turned, in colour, damaged")
-    add("--resume", action="store_true", help="go on where an interrupted job with the same --out stopped, if it was "
-        "exactly this job")
+    add("--resume", action="store_true", help=commands.RESUME)
     answer.add_quiet()
     return answer
 

@@ -2,8 +2,10 @@
 models and options."""
 
 import csv
+import hashlib
 import io
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +21,7 @@ from . import answers
 from .engine import Engine
 from .predicting import CHUNK, LeftOut, Seen, answer_files
 
+log = logging.getLogger("chexpert_hier.predict")
 ASKED = "asked.json"  # in the work folder: what the finished portions answer
 
 
@@ -30,7 +33,7 @@ class Job:
         engine: the models.
         films: which films.
         out: a file that ends in .csv or .json.
-        resume: go on with an interrupted job.
+        resume: go on with an interrupted job; keep a finished one.
         settings: further options that decide the result, as JSON values by name.
         seen: given the films of each portion, e.g. to draw heatmaps.
     """
@@ -52,35 +55,35 @@ class Job:
         """The list of films left out."""
         return self.out.with_suffix(".skipped.csv")
 
+    @property
+    def record(self) -> Path:
+        """Beside a finished file: whose answers it holds."""
+        return self.out.parent / f".{self.out.name}.job"
+
     def asked(self) -> dict:
         """All that decides the result: models and films by their content or time, options."""
         engine = self.engine
         return {"models": [[member.engine, fingerprint.of_model(member.file)] for member in engine.members],
-                "films": [[film.name, film.view, *_state(film.file)] for film in self.films],
+                "films": fingerprint.of_films(self.films),
                 "options": {**vars(engine.views), **vars(engine.caution), "average": engine.average,
                             **(self.settings or {})}}
-
-
-def _state(file: Path) -> tuple[int, int]:
-    """A file's size and time, zeros where it is not there."""
-    try:
-        found = file.stat()
-    except (OSError, ValueError):
-        return 0, 0
-    return found.st_size, found.st_mtime_ns
 
 
 def run(job: Job) -> tuple[list[str], list[LeftOut]]:
     """Answer for all films of a job, whose work folder is locked; give the films' flags, and the films left out.
 
+    A finished job that is resumed is kept as it is; no flags are given for it.
+
     Raises:
-        InputError: `out` is there already, or an interrupted job there was another one.
+        InputError: `out` is there already, or the job there was another one.
     """
     if job.out.exists() and not job.resume:
         raise InputError(f"{job.out}: exists; choose another --out, or --resume to go on with an interrupted job")
     remove_leftovers(job.work)
     for path in (job.out, job.skipped):
         remove_leftovers_of(path)
+    if job.out.exists() and not (job.work / ASKED).exists():
+        return [], _finished(job)
     _begin(job)
     bar = commands.Bar("predict", len(job.films))
     for start in range(0, len(job.films), CHUNK):
@@ -102,18 +105,7 @@ def _begin(job: Job) -> None:
         InputError: they are another job's.
     """
     asked, file = job.asked(), job.work / ASKED
-    try:
-        before = json.loads(file.read_text(encoding="utf-8")) if job.resume else None
-    except FileNotFoundError:
-        before = None
-    except (OSError, ValueError):
-        raise InputError(f"{file}: is damaged, so that it cannot be told what the finished films answer; start anew "
-                         "without --resume") from None
-    if before is not None and before != json.loads(json.dumps(asked)):
-        other = [name for name in asked if not isinstance(before, dict) or before.get(name) != asked[name]]
-        raise InputError(f"{job.out}: --resume: the interrupted job had other {' and '.join(other)}, and its finished "
-                         "films would not fit; start anew without --resume, or choose another --out")
-    if before is None:
+    if not job.resume or not fingerprint.goes_on(file, asked, job.out):
         for old in [*job.work.glob("*.csv"), *job.work.glob("*.skipped")]:
             old.unlink()
         write_text(file, json.dumps(asked))
@@ -136,8 +128,35 @@ def _finish(job: Job) -> tuple[list[str], list[LeftOut]]:
                             na_values={name: [""] for name in empty.columns if name not in words})
         text = json.dumps(answers.as_json(table, job.engine, left_out), indent=1) + "\n"
     write_text(job.out, text)
+    write_text(job.record, json.dumps(_record(job)) + "\n")
     remove_held(job.work)
     return flags, left_out
+
+
+def _record(job: Job) -> dict[str, str]:
+    """What the finished file answers, and which file that is, as hashes."""
+    asked = json.dumps(job.asked(), sort_keys=True).encode()
+    return {"asked": hashlib.sha256(asked).hexdigest(), "answers": fingerprint.of_file(job.out)}
+
+
+def _finished(job: Job) -> list[LeftOut]:
+    """The films that a finished job left out.
+
+    Raises:
+        InputError: its answers are not this very job's.
+    """
+    try:
+        same = json.loads(job.record.read_text(encoding="utf-8")) == _record(job)
+    except (OSError, ValueError, RecursionError):
+        same = False
+    remove_held(job.work)
+    if not same:
+        raise InputError(f"{job.out}: --resume: holds finished answers, and not of this very job (models, films and "
+                         "options; or it was changed since); choose another --out, or remove it to answer anew")
+    log.info("%s: was finished before, and is kept", job.out)
+    if not job.skipped.exists():
+        return []
+    return [LeftOut(*row) for row in csv.reader(io.StringIO(job.skipped.read_text(encoding="utf-8")))][1:]
 
 
 def _text(table: pd.DataFrame, header: bool = True) -> str:

@@ -34,7 +34,7 @@ def parser() -> argparse.ArgumentParser:
     add("--resize", help="how films are rescaled: auto, bilinear, area")
     add("--set", action="append", default=[], metavar="FIELD=VALUE", help="any other field of the recipe, e.g. "
         "rescaled_size=364 or crop_size=320")
-    add("--resume", action="store_true", help="go on with an unfinished cache")
+    add("--resume", action="store_true", help=commands.RESUME)
     add("--skip-bad", action="store_true", help="leave unreadable films black and list them in skipped.csv")
     add("--allow-outside", action="store_true", help="let paths and links lead out of the data folder")
     add("--workers", type=int, help="threads (default: one per core)")

@@ -69,6 +69,8 @@ def prepare(dataset: Dataset, recipe: Recipe, out: str | os.PathLike, *, resume:
         remove_leftovers(out)
         meta = read_meta(out)
         plan = _plan(dataset, recipe)
+        if meta is None and (strange := [path.name for path in sorted(out.iterdir()) if path.name[0] != "."]):
+            raise InputError(f"{out}: --resume: holds {strange[0]} and no cache (no meta.json); choose another --out")
         if meta is not None:
             _same_plan(out, meta, plan)
         if meta is None or not meta["complete"]:

@@ -42,7 +42,7 @@ def parser() -> argparse.ArgumentParser:
 
 def _run_flags(add: Callable[..., Any]) -> None:
     add("--out", type=Path, help="the run folder (default: runs/<date>-<recipe>-<arch>)")
-    add("--resume", action="store_true", help="go on with the run in --out from its last checkpoint")
+    add("--resume", action="store_true", help=commands.RESUME)
     add("--like", type=Path, metavar="RUN", help="repeat a run: its recipe, seed, data and options; other flags change "
         "what they name")
     add("--deterministic", action="store_true", help="same seed, machine and number of threads: the same "
@@ -148,9 +148,21 @@ def _check_films(settings: Settings, devices: Devices) -> None:
 def _check_out(out: Path, resume: bool) -> None:
     if out.is_file():
         raise InputError(f"{out}: is a file; --out names the run folder")
-    if out.is_dir() and not resume and any(path.name != ".lock" for path in out.iterdir()):
+    if resume:
+        _refuse_strange(out)
+    elif out.is_dir() and any(path.name != ".lock" for path in out.iterdir()):
         what = "holds a run; add --resume to go on with it" if (out / "recipe.json").exists() else "is not empty"
         raise InputError(f"{out}: {what}, or choose another --out")
+
+
+def _refuse_strange(out: Path) -> None:
+    """Refuse a folder that holds things, and not of a run that was killed before it could say what it is."""
+    if not out.is_dir() or (out / "recipe.json").exists():
+        return
+    strange = [path.name for path in sorted(out.iterdir()) if not path.name.startswith((".", "template"))
+               and path.name != "skipped.csv"]
+    if strange:
+        raise InputError(f"{out}: --resume: holds {strange[0]} and no run (no recipe.json); choose another --out")
 
 
 if __name__ == "__main__":

@@ -234,7 +234,7 @@ def test_a_folder_with_another_evaluation_is_refused(tmp_path, capsys):
     files = [str(written(tmp_path, name, table)) for name, table in (("p.csv", predicted), ("t.csv", truth))]
     ask = ["--predictions", files[0], "--truth", files[1], "--replicates", "20", "--no-page", "--out",
            str(tmp_path / "out")]
-    assert commands.answer(main, ask) == 0 == commands.answer(main, [*ask, "--resume"])      # the same: made anew
+    assert commands.answer(main, ask) == 0 == commands.answer(main, ask)                       # the same: made anew
     before = (tmp_path / "out" / "evaluation.json").read_bytes()
     assert commands.answer(main, [*ask, "--threshold", "f1"]) == 2
     written(tmp_path, "p.csv", predicted.assign(Edema=predicted["Edema"] / 2))
@@ -335,3 +335,11 @@ def test_the_same_call_gives_the_same_numbers_and_seeds_are_used(systems):
                                                                                                {"seed": 1}))
     pd.testing.assert_frame_equal(one, again)
     assert (one["difference_low"] != other["difference_low"]).any()
+
+
+def test_a_wrong_column_of_subgroups_is_refused_before_anything_is_judged(monkeypatch):
+    from chexpert_hier.evaluate import evaluation
+
+    monkeypatch.setattr(evaluation, "rank_table", None)  # the first that takes long
+    with pytest.raises(InputError, match=r"--by: neither the truth nor a --meta file has a column 'sexx'.*mean Sex\?"):
+        judged(*tables(), by=["Age", "sexx"])

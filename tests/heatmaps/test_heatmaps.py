@@ -201,8 +201,20 @@ def test_the_command_draws_stores_and_lists(opened, tmp_path, monkeypatch, capsy
     with open("maps/maps.csv", newline="") as file:
         assert sorted(map(str, csv.DictReader(file))) == sorted(map(str, rows))
     assert maps.stretched
-    assert heatmaps_command.main([*argv, "--resume", "--place", "centred"]) == 0  # maps laid otherwise are made anew
-    maps = overlays.read_maps("maps/films__a__two.png.npz")
+    for other, what in ((["--place", "centred"], "options"), (["--labels", "Edema"], "labels"),
+                        (["--threshold", "0.5"], "options")):
+        with pytest.raises(InputError, match=f"the job there had other {what}"):
+            heatmaps_command.main([*argv, "--resume", *other])
+    with pytest.raises(InputError, match="the job there had other films"):
+        heatmaps_command.main(["films/b", *argv[1:], "--resume"])
+    opened.file.write_bytes(b"another network")
+    with pytest.raises(InputError, match="the job there had other model"):
+        heatmaps_command.main([*argv, "--resume"])
+    (tmp_path / "maps" / ".asked.json").unlink()
+    with pytest.raises(InputError, match="cannot be told of which job"):
+        heatmaps_command.main([*argv, "--resume"])
+    assert heatmaps_command.main([*argv, "--out", "centred", "--place", "centred", "--resume"]) == 0
+    maps = overlays.read_maps("centred/films__a__two.png.npz")
     assert maps.cells == pytest.approx((15.5 / 48, 16 / 48)) and not maps.stretched
 
 
@@ -215,8 +227,8 @@ def test_findings_called_absent_get_no_picture(opened, tmp_path, monkeypatch, ca
     assert "3 maps of 3 films" in capsys.readouterr().out
     assert len(list((tmp_path / "maps").glob("*Fracture.png"))) == 3
     assert not list((tmp_path / "maps").glob("*Edema.png"))
-    heatmaps_command.main([*argv, "--resume", "--all"])
-    assert "6 maps of 3 films" in capsys.readouterr().out and len(list((tmp_path / "maps").glob("*Edema.png"))) == 3
+    heatmaps_command.main([*argv, "--out", str(tmp_path / "all"), "--all"])
+    assert "6 maps of 3 films" in capsys.readouterr().out and len(list((tmp_path / "all").glob("*Edema.png"))) == 3
     assert map_file(tmp_path, "/a/b c.png", ".npz").name == "a__b_c.png.npz"
 
 

@@ -82,8 +82,29 @@ def test_a_list_of_films_left_out_does_not_outlive_them(run, frontal, tmp_path, 
     predict_command.main([*command, "--skip-bad"])
     assert len(pd.read_csv(tmp_path / "x.skipped.csv")) == 1
     shutil.copy(frontal[1], film)
+    (tmp_path / "x.csv").unlink()
     predict_command.main([*command, "--resume"])
     assert not (tmp_path / "x.skipped.csv").exists() and len(pd.read_csv(tmp_path / "x.csv")) == 2
+
+
+def test_a_finished_job_is_kept_and_no_other_ones_answers_are(run, frontal, tmp_path, capsys):
+    out, bad = tmp_path / "x.csv", tmp_path / "bad.jpg"
+    bad.write_bytes(b"x")
+    command = [str(frontal[0]), str(bad), "--model", str(run), "--out", str(out), "--quiet", "--skip-bad"]
+    predict_command.main(command)
+    kept = out.read_bytes(), out.stat().st_mtime_ns
+    capsys.readouterr()
+    assert predict_command.main([*command, "--resume"]) == 0
+    assert "bad.jpg: left out" in capsys.readouterr().err                # as the first time
+    with pytest.raises(InputError, match="1 of 2 films left out"):
+        predict_command.main([*command[:-1], "--resume"])
+    for other in ([*command, "--tta", "2"], [str(frontal[1]), *command[1:]]):
+        with pytest.raises(InputError, match="not of this very job"):
+            predict_command.main([*other, "--resume"])
+    assert (out.read_bytes(), out.stat().st_mtime_ns) == kept and not (tmp_path / ".x.csv.work").exists()
+    out.write_bytes(kept[0].replace(b"0.", b"0.9", 1))                   # somebody's own numbers
+    with pytest.raises(InputError, match="changed since"):
+        predict_command.main([*command, "--resume"])
 
 
 def test_names_that_no_table_holds_come_back(run, frontal, tmp_path, capsys):

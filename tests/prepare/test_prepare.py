@@ -268,6 +268,11 @@ def test_the_command(data, tmp_path, capsys):
         assert commands.answer(prepare_command.main, arguments) == 2
         error = capsys.readouterr().err
         assert message in error and error.count("\n") == 1
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("years of work")
+    assert commands.answer(prepare_command.main, ["--data", films, "--out", str(tmp_path / "mine"), "--resume"]) == 2
+    assert "--resume: holds thesis.tex and no cache" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "mine").iterdir() if path.name != ".lock"] == ["thesis.tex"]
 
 
 def test_preparing_imports_neither_tensorflow_nor_keras(tmp_path):
