@@ -116,11 +116,11 @@ def pairs(ground: Ground) -> Iterator[Trial]:
 
 def readers(ground: Ground) -> Iterator[Trial]:
     """Files are read again and again while a command replaces them: every read is a whole file of before or after."""
-    for name, file in (("export", "saved/saved_model.pb"), ("evaluate", "evaluation.json"), ("predict", "p.csv")):
+    for name, file in (("export", "saved/saved_model.pb"), ("evaluate", "evaluation.json")):
         out = ground.home / f"read-{name}"
         shutil.copytree(ground.alone(name), out)
         whole, wrong, reads = (out / file).read_bytes(), "", 0
-        process = ground.start(name, out, "--resume")
+        process = ground.start(name, out, *kill_test.AGAIN[name])
         while process.poll() is None:
             try:
                 wrong = wrong if (out / file).read_bytes() == whole else f"read {reads} found another file"
@@ -154,7 +154,7 @@ def terminated(ground: Ground) -> Iterator[Trial]:
         left = group_of(process.pid)
         clean = code in (0, 143) and "Traceback" not in said and not left
         wrong = "" if clean else f"exit code {code}, left {left}: {said}"
-        code, said = ended(ground.start(name, out, *([] if name == "phantom" else ["--resume"])))
+        code, said = ended(ground.start(name, out, *kill_test.AGAIN.get(name, [])))
         if not (name == "phantom" and code == 2):  # it was whole already
             wrong += said if code else different(ground, name, out)
         yield Trial("SIGTERM", name, "143, one line, no process left; then as if undisturbed", wrong)

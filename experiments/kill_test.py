@@ -37,6 +37,8 @@ from experiments.pages import wrapped
 
 PAGE, TITLE = Path(__file__).parents[1] / "docs" / "faults.md", "Killed, interrupted, starved"
 # How many of every 20 faults a command gets; what runs longest has the most moments.
+# What asks for the same again: to go on, to replace what is there, or (evaluate) nothing.
+AGAIN = {"run": ["--resume"], "prepare": ["--resume"], "predict": ["--resume"], "evaluate": [], "export": ["--replace"]}
 SHARES = {"run": 8, "prepare": 4, "predict": 3, "evaluate": 2, "export": 3}
 QUICK = ("--recipe", "phantom", "--arch", "tiny", "--image-size", "32", "--epochs", "2", "--batch-size", "8", "--set",
          "template_films=20", "--deterministic", "--checkpoint-every", "2", "--no-export", "--quiet")
@@ -98,7 +100,7 @@ def disturb(place: Place, name: str, number: int, share: float, how: signal.Sign
     code = process.returncode
     hit = code == (-signal.SIGKILL if how == signal.SIGKILL else 130)
     lost = unsaved(out / "out") if name == "run" and hit else ""
-    again, second = place.ask(name, *arguments, "--resume")
+    again, second = place.ask(name, *arguments, *AGAIN[name])
     wrong = differences(place.home / f"{name}-alone" / "out", out / "out") if again == 0 else [second.strip()]
     if how == signal.SIGINT and (code not in (0, 130) or (code == 130 and "Traceback" in error)):
         wrong.append(f"exit code {code}: {error.strip()[-300:]}")
