@@ -23,7 +23,7 @@ LOSSLESS = (PLAIN, 5, *DEFLATE, 32773)  # 5: LZW; 32773: PackBits
 COLOURED = {0: 1, 1: 1, 2: 3, 3: 1}  # photometric interpretation: white is zero, black is zero, RGB, palette -> samples
 WHITE_IS_ZERO, PALETTE = 0, 3
 NO_PAGE = 5  # bits of PAGE: a smaller copy of another page, or a mask
-MOST_PAGES = 1000
+MOST_PAGES, MOST_TAGS, MOST_STRIPS = 200, 1000, 100_000  # beyond that it is a mistake or an attack
 OTHERWISE = "save it as PNG"
 Directory = dict[int, list[int]]
 
@@ -81,11 +81,12 @@ def read(data: bytes) -> Tiff:
 def _page(data: bytes, order: str) -> Directory:
     """The tags of the first page, which must be the only one; smaller copies and masks behind it do not count."""
     pages: list[Directory] = []
-    place = _number(data, 4, order + "u4")
-    while place and len(pages) < MOST_PAGES:
+    place, seen = _number(data, 4, order + "u4"), {0}
+    while place not in seen and len(pages) < MOST_PAGES:
+        seen.add(place)
         tags, place = _directory(data, place, order)
         pages.append(tags)
-    if place or not pages:
+    if not pages or (place and place in seen):
         raise DamagedError("damaged: the TIFF's list of pages has no end or no page; copy the file again")
     count = 1 + sum(not _one(tags, PAGE, 0) & NO_PAGE for tags in pages[1:])
     if count > 1:
@@ -97,10 +98,13 @@ def _directory(data: bytes, place: int, order: str) -> tuple[Directory, int]:
     """The tags that count of the directory at `place`, and where the next one stands (0: nowhere)."""
     tags: Directory = {}
     count = _number(data, place, order + "u2")
+    if count > MOST_TAGS:
+        raise DamagedError(f"damaged: the TIFF's header has {count:,} tags; copy the file again")
     for entry in range(place + 2, place + 2 + 12 * count, 12):
         tag, kind, many = (_number(data, entry + k, order + of) for k, of in ((0, "u2"), (2, "u2"), (4, "u4")))
         if tag in TAGS:
-            if kind not in TYPES or not many or tag in tags:  # the decoder must find what is found here
+            # The decoder must find what is found here.
+            if kind not in TYPES or not 0 < many <= MOST_STRIPS or tag in tags:
                 raise DamagedError(f"damaged: tag {tag} of the TIFF's header makes no sense; copy the file again")
             of = np.dtype(order + TYPES[kind])
             at = entry + 8 if many * of.itemsize <= 4 else _number(data, entry + 8, order + "u4")

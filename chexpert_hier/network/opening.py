@@ -109,7 +109,7 @@ def _counted(most: int) -> Iterator[None]:
     def counted(layer: Any, shape: Any = None, *arguments: Any, **named: Any) -> Any:
         nonlocal left
         if threading.get_ident() == thread:
-            left -= math.prod(() if shape is None else (shape,) if isinstance(shape, int) else shape)
+            left -= abs(math.prod(() if shape is None else (shape,) if isinstance(shape, int) else shape))
             if left < 0:
                 raise TooLargeError(f"its layers have more weights than the {most:,} that are in the file")
         return whole(layer, shape, *arguments, **named)

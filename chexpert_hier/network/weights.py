@@ -108,7 +108,7 @@ def load_weights(backbone: keras.Model, path: str | os.PathLike[str], arch: str)
         else:
             assign_in_order(backbone, _legacy_layers(path))
         return None
-    except (ValueError, OSError, KeyError, TypeError, AttributeError) as error:
+    except Exception as error:  # damaged files end in errors of zipfile, HDF5, JSON and Keras itself
         reason = " ".join(str(error).split())[:300]
         raise InputError(f"{path}: does not hold weights of {arch} ({reason}); give a file of this architecture, or if "
                          "it was cut short, remove it and fetch it again") from error

@@ -154,6 +154,7 @@ def test_webps_are_laid_upright(orientation, before):
 
 TIFF, WEBP = a_tiff(GREY, rows=16), encode(GREY, ".webp", cv2.IMWRITE_WEBP_QUALITY, 101)
 LOSSY = encode(GREY, ".webp", cv2.IMWRITE_WEBP_QUALITY, 80)
+MANY_PAGES = b"".join(struct.pack("<HI", 0, len(a_tiff(GREY)) + 6 * k) for k in range(1, 999)) + bytes(6)
 REFUSED = {
     "head of a tiff": (TIFF[:8], "cut off: the TIFF ends before its header does"),
     "half a tiff": (TIFF[:len(TIFF) // 2], "cut off: the TIFF ends before its header does"),
@@ -170,12 +171,16 @@ REFUSED = {
     "tiny": (a_tiff(GREY[:20, :20]), "too small: 20x20 pixels; expected at least 32"),
     "flat": (a_tiff(np.full((64, 48), 7, np.uint8)), "no picture content"),
     "no end of pages": (a_tiff(GREY)[:-4] + a_tiff(GREY)[4:8], "list of pages has no end"),
+    "many pages": (a_tiff(GREY, next=0, more=MANY_PAGES), "has 200 pages; expected one film"),
     "two widths": (a_tiff(GREY).replace(struct.pack("<HHII", 257, 4, 1, 64), struct.pack("<HHII", 256, 4, 1, 64)),
                    "tag 256 of the TIFF's header makes no sense"),
     "odd type": (a_tiff(GREY).replace(struct.pack("<HHI", 278, 4, 1), struct.pack("<HHI", 278, 12, 1)),
                  "tag 278 of the TIFF's header makes no sense"),
     "huge count": (a_tiff(GREY).replace(struct.pack("<HHI", 273, 4, 1), struct.pack("<HHI", 273, 4, 2 ** 32 - 1)),
-                   "cut off: the TIFF ends before its header does"),
+                   "tag 273 of the TIFF's header makes no sense"),
+    "many tags": (b"II*\0\x08\0\0\0" + struct.pack("<H", 65535) + bytes(12 * 65535 + 4), "has 65,535 tags"),
+    "values beyond the end": (a_tiff(GREY).replace(struct.pack("<HHI", 273, 4, 1), struct.pack("<HHI", 273, 4, 99_999)),
+                              "cut off: the TIFF ends before its header does"),
     "floats": (a_tiff(GREY.astype(np.float32), t339=[3]), "a TIFF of 32 bits"),
     "signed": (a_tiff(DEEP.astype(np.int16), t339=[2]), "signed or broken numbers; expected whole numbers of 8 or 16"),
     "one bit": (a_tiff(GREY, t258=[1]), "a TIFF of 1 bits"),
