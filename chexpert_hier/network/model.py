@@ -151,11 +151,13 @@ def load_model(path: str | os.PathLike[str]) -> keras.Model:
         raise InputError(f"{path}: no such file; expected a .keras model")
     try:
         model = open_keras(path)
+        head_layer(model)
         check_given(model)
+    except InputError:
+        raise
     except Exception as error:  # damaged files end in errors of zipfile, HDF5, JSON and Keras itself
         reason = " ".join(str(error).split())[:300]
         raise InputError(f"{path}: cannot be loaded as a Keras model ({reason})") from error
-    head_layer(model)
     return kernels.fuse(model)
 
 
