@@ -38,6 +38,15 @@ def _as_bytes(found: re.Match[str]) -> str:
     return "".join(f"\\x{byte:02x}" for byte in found[0].encode("utf-8", "surrogateescape"))
 
 
+def cell(text: str) -> str:
+    """Words of somebody else's table (a label, a group) as a cell of ours: no control character, and no formula.
+
+    >>> print(cell("=1+1"), cell("No Finding"))
+    \\x3d1+1 No Finding
+    """
+    return _WRITTEN.sub(_as_bytes, text)
+
+
 def unescaped(path: str) -> str:
     """The name that a written path stands for; the inverse of `escaped`. Other backslashes stand for themselves.
 

@@ -13,6 +13,7 @@ import pandas as pd
 from .. import __version__
 from ..errors import InputError
 from ..files import write_text, written_whole
+from ..paths import cell
 from .findings import Findings
 from .result import Result
 from .tables import paper_table
@@ -37,7 +38,7 @@ def write(result: Result | Findings, out: str | Path, *, page: bool = True, tabl
     findings = Findings([result]) if isinstance(result, Result) else result
     out = Path(out)
     for name, table in _csv_tables(findings).items():
-        write_text(out / name, table.to_csv(index=False, lineterminator="\n"))
+        write_text(out / name, _without_formulas(table).to_csv(index=False, lineterminator="\n"))
     write_text(out / "evaluation.json", json.dumps(as_json(findings), indent=1, allow_nan=False) + "\n")
     for kind in tables:
         found = paper_table(findings, kind)
@@ -51,6 +52,16 @@ def write(result: Result | Findings, out: str | Path, *, page: bool = True, tabl
                 beside.write_bytes(content)
         write_text(out / "evaluation.html", pages.html(findings, pictures))
     return out
+
+
+def _without_formulas(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with labels, groups and names of files as `paths.cell` writes them."""
+    def written(column: pd.Series) -> pd.Series:
+        if pd.api.types.is_numeric_dtype(column):
+            return column
+        return column.map(lambda value: cell(value) if isinstance(value, str) else value)
+
+    return table.apply(written).rename(columns=cell)
 
 
 def _csv_tables(findings: Findings) -> dict[str, pd.DataFrame]:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..paths import cell
 from .comparison import certainly_better
 from .findings import Findings
 from .frames import rows
@@ -170,7 +171,7 @@ def _markdown(layout: Layout) -> PaperTable:
 
 def _line(cells: Sequence[str]) -> str:
     """A row; numbers in bold are already Markdown."""
-    return "| " + " | ".join(cell if cell.startswith("**") else _md(cell) for cell in cells) + " |"
+    return "| " + " | ".join(one if one.startswith("**") else _md(one) for one in cells) + " |"
 
 
 def _md(text: str) -> str:
@@ -184,10 +185,10 @@ def _md(text: str) -> str:
 def _csv(layout: Layout) -> PaperTable:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["label", "positives", *(f"{name}{ending}" for name in layout.head
+    writer.writerow(["label", "positives", *(f"{cell(name)}{ending}" for name in layout.head
                                              for ending in ("", " low", " high", " certainly best"))])
     for label, positives, cells in layout.rows:
-        writer.writerow([label, positives, *(part for c in cells for part in (
+        writer.writerow([cell(label), positives, *(part for c in cells for part in (
             *("" if np.isnan(value) else f"{value:.4f}" for value in c[:3]), "yes" if c.bold else ""))])
     return PaperTable("table.csv", text.getvalue())
 

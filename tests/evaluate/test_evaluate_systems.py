@@ -343,3 +343,16 @@ def test_a_wrong_column_of_subgroups_is_refused_before_anything_is_judged(monkey
     monkeypatch.setattr(evaluation, "rank_table", None)  # the first that takes long
     with pytest.raises(InputError, match=r"--by: neither the truth nor a --meta file has a column 'sexx'.*mean Sex\?"):
         judged(*tables(), by=["Age", "sexx"])
+
+
+def test_names_are_no_formulas_in_the_files_that_spreadsheets_open(tmp_path):
+    odd = ["=1+1", "@x", "Edema"]
+    predicted, truth = tables(labels=odd)
+    truth["Sex"] = np.where(truth["Sex"] == "Male", "-cmd", "+2")
+    result = judged(predicted, truth, by=["Sex"], replicates=20)
+    evaluate.write(result, tmp_path, page=False, tables=["csv"])
+    plain = pd.read_csv(tmp_path / "evaluation.csv")
+    assert set(plain["label"][:3]) == {r"\x3d1+1", r"\x40x", "Edema"}
+    np.testing.assert_array_equal(plain["auroc"], result.table["auroc"])
+    assert set(pd.read_csv(tmp_path / "subgroups.csv")["group"]) == {r"\x2dcmd", r"\x2b2"}
+    assert {r"\x3d1+1", r"\x40x"} < set(pd.read_csv(tmp_path / "table.csv")["label"])
