@@ -77,7 +77,7 @@ def _there(out: Place, asked: Asked, resume: bool) -> Manifest:
     try:
         facts = json.loads((out / FILE).read())
         before = Asked(**facts["asked"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise InputError(f"{out / FILE}: is damaged, or of another version; choose another --out") from None
     other = [WORDS[name] for name, value in asdict(before).items() if value != asdict(asked)[name]]
     if other:

@@ -54,7 +54,7 @@ class OnnxFile:
         about = {one.key: one.value for one in self._model.metadata_props}
         try:
             self.metadata = json.loads(about["metadata"])
-        except (KeyError, ValueError):
+        except (KeyError, ValueError, RecursionError):
             raise InputError(f"{path}: expected an ONNX file of chexpert_hier.export, with its metadata") from None
 
     def films(self) -> Callable[[np.ndarray], dict[str, np.ndarray]]:

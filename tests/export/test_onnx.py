@@ -202,6 +202,11 @@ def test_weights_in_other_files_and_foreign_operations_are_refused(run, tmp_path
     with pytest.raises(InputError, match="weights lie in other files"):
         open_onnx(tmp_path / "sparse.onnx")
     model = onnx.load(str(run / "model.onnx"))
+    about = next(one for one in model.metadata_props if one.key == "metadata")
+    about.value = "[" * 100_000
+    onnx.save(model, str(tmp_path / "deep.onnx"))
+    with pytest.raises(InputError, match="with its metadata"):
+        open_onnx(tmp_path / "deep.onnx")
     model.graph.node[0].domain = "com.example"
     onnx.save(model, str(tmp_path / "foreign.onnx"))
     with pytest.raises(InputError, match=r"operations of 'com\.example'"):
