@@ -86,7 +86,7 @@ def _page(data: bytes, order: str) -> Directory:
         seen.add(place)
         tags, place = _directory(data, place, order)
         pages.append(tags)
-    if not pages or (place and place in seen):
+    if place or not pages:
         raise DamagedError("damaged: the TIFF's list of pages has no end or no page; copy the file again")
     count = 1 + sum(not _one(tags, PAGE, 0) & NO_PAGE for tags in pages[1:])
     if count > 1:
