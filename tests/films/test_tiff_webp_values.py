@@ -10,11 +10,13 @@ from test_tiff_webp import COLOUR, DEEP, GREY, a_tiff
 
 from chexpert_hier.films import quiet, tiff, webp
 from chexpert_hier.films.grey import DamagedError, FilmError
+from chexpert_hier.films.headers import read_header
 
 # ---------------------------------------------------------------------------------------------------- TIFF
 
 def test_what_a_tiff_leaves_out():
     assert tiff.read(a_tiff(GREY, t277=None)) == (64, 48, 1, 8, 1, False)            # one channel, if not said
+    assert read_header(a_tiff(DEEP, t262=[0])) == ("TIFF", 64, 48, 1, 16, 1, (8, 8), True)
     assert tiff.read(a_tiff(GREY, t284=[2])).channels == 1            # separate colours of one channel are as any
     for tags, words in (({"t257": None}, "too small: 48x0"), ({"t256": None}, "too small: 0x64"),
                         ({"t262": None}, r"\(code -1\)"), ({"t258": None}, "a TIFF of 1 bits a channel"),
