@@ -298,6 +298,12 @@ def test_stored_scalings_are_whole():
             calibration.read_scalings({"A": wrong})
 
 
+def test_scores_that_say_nothing_give_the_smoothed_share():
+    """Of 3 positives and 7 negatives: targets 4 / 5 and 1 / 9."""
+    found, share = calibration.fit(np.full(10, 0.5), np.r_[np.ones(3), np.zeros(7)]), (3 * 4 / 5 + 7 / 9) / 10
+    assert found.slope == 0 and found.intercept == pytest.approx(np.log(share / (1 - share)), abs=1e-9)
+
+
 def test_no_probability_above_an_ancestors():
     tree, given = hierarchy.CHEXPERT_TREE, np.array([[0.9, 0.2, 0.5, 0.7], [0.1, 0.8, 0.9, 0.7]])
     found = calibration.under_ancestors(given, ("Pneumonia", "Lung Opacity", "Consolidation", "Mass"), tree)
