@@ -29,6 +29,7 @@ from .graph import Calling, answering, blank, called, calling, cropper_of
 from .status import GOOD, MEANINGS
 
 log = logging.getLogger("chexpert_hier.export")
+SEED = "seed_generator_state"  # of Keras' dropout: drawn whenever a network is opened, and not used when it answers
 AT_ONCE = 16  # films that the check sends as one request
 TOLERANCE = 1e-4  # largest difference between the SavedModel and the run's own predictions that passes for rounding
 
@@ -67,7 +68,8 @@ def export(members: Sequence[Member], out: Path) -> Path:
     about = metadata(members, validation if how is not None else None)
     # Keras' own archive would store every variable twice, in an order that changes from run to run.
     weights = tf.Module()
-    weights.variables_in_order = [variable.value for member in members for variable in member.model.variables]
+    weights.variables_in_order = [variable.value for member in members for variable in member.model.variables
+                                  if variable.name != SEED]
     with written_whole(out) as beside:
         with _quiet():
             tf.saved_model.save(weights, str(beside), signatures=_signatures(members, names, how, about))

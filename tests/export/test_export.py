@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+import shutil
 import struct
 import subprocess
 import sys
@@ -345,6 +346,18 @@ def test_the_same_run_gives_the_same_bytes_and_no_place_of_this_machine(run, sav
                       if file.is_file()})
     assert again[0] == again[1] and len(again[0]) >= 7
     assert all(str(run.parent).encode() not in content for content in again[0].values())
+
+
+def test_a_run_with_dropout_gives_the_same_weights_each_time(run, tmp_path):
+    """Keras draws the seed of dropout whenever a network is opened."""
+    from chexpert_hier.network.model import build_model
+
+    shutil.copytree(run, tmp_path / "run")
+    labels = open_run(run).labels
+    build_model("tiny", labels, image_size=32, head="hbce", seed=0).save(tmp_path / "run" / "model.keras")
+    folders = [saved_model.export([open_run(tmp_path / "run")], tmp_path / name) for name in ("one", "two")]
+    for name in ("variables.index", "variables.data-00000-of-00001"):  # a process counts on in the graph's names
+        assert len({(folder / "variables" / name).read_bytes() for folder in folders}) == 1, name
 
 
 def test_a_model_of_drawn_films_says_so_and_makes_no_calls(run, data, tmp_path):
