@@ -111,6 +111,8 @@ class OnnxFile:
         except Exception as error:  # ONNX Runtime has no common kind for what can be wrong inside
             raise InputError(f"{self.path}: ONNX Runtime cannot load it ({_line(error)}); export it again") from None
         names = [output.name for output in session.get_outputs()]
+        if not names:
+            raise InputError(f"{self.path}: gives no outputs; export it again")
 
         def run(values: np.ndarray, wanted: Sequence[str] = names) -> dict[str, np.ndarray]:
             return dict(zip(wanted, session.run(list(wanted), {name: values})))

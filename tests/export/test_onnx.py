@@ -207,6 +207,12 @@ def test_weights_in_other_files_and_foreign_operations_are_refused(run, tmp_path
     onnx.save(model, str(tmp_path / "deep.onnx"))
     with pytest.raises(InputError, match="with its metadata"):
         open_onnx(tmp_path / "deep.onnx")
+    model = onnx.load(str(run / "model.onnx"))
+    del model.graph.output[:]
+    (tmp_path / "silent.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(InputError, match=r"silent\.onnx: gives no outputs"):
+        open_onnx(tmp_path / "silent.onnx")
+    model = onnx.load(str(run / "model.onnx"))
     model.graph.node[0].domain = "com.example"
     onnx.save(model, str(tmp_path / "foreign.onnx"))
     with pytest.raises(InputError, match=r"operations of 'com\.example'"):
