@@ -180,6 +180,9 @@ def page(facts: dict, table: pd.DataFrame, compared: pd.DataFrame,
                   f"regressions on {ignore[1]['features']:,} features of {ignore[1]['network']}; uncertain labels are "
                   f"left out: of {films['train']:,} training films {films['complete']:,} have none among the five and "
                   "serve label powerset and classifier chains."]
+        if "phantom_generator" in ignore[1]:
+            lines[-1] += (f" Their synthetic films are of version {ignore[1]['phantom_generator']} of the phantom, the "
+                          "networks above learned from an earlier one: compare these four rows with each other.")
     lines += ["", "| comparison of the mean of five | difference | 95 % interval | in words |", "|---|---|---|---|"]
     for row in compared.to_dict("records"):
         lines.append(f"| {row['comparison']} | {row['difference']:+.4f} | {row['difference_low']:+.4f} to "

@@ -138,7 +138,7 @@ def main(argv: list[str] | None = None) -> int:
         **circumstances(), "seconds": round(time.monotonic() - began), "network": f"{facts['arch']} at "
         f"{facts['image_size']} pixels from {'random' if facts['weights'] == 'none' else facts['weights']} weights, "
         f"{facts['policy']}", "films": {"train": len(y), "complete": complete, "judged": len(truth)},
-        "features": int(x.shape[1])}, indent=1))
+        "features": int(x.shape[1]), **({} if args.run else {"phantom_generator": making.GENERATOR_VERSION})}, indent=1))
     print(pd.DataFrame(rows).to_string(index=False))
     return 0
 
