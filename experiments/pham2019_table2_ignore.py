@@ -134,11 +134,12 @@ def main(argv: list[str] | None = None) -> int:
     rows = [_row(name, table, truth) for name, table in answers.items()]
     complete = int((~np.isnan(y).any(axis=1)).sum())
     write_text(args.out / "ignore.csv", pd.DataFrame(rows).to_csv(index=False, float_format="%.4f"))
+    drawn = {} if args.run else {"phantom_generator": making.GENERATOR_VERSION}
     write_text(args.out / "ignore.json", json.dumps({
         **circumstances(), "seconds": round(time.monotonic() - began), "network": f"{facts['arch']} at "
         f"{facts['image_size']} pixels from {'random' if facts['weights'] == 'none' else facts['weights']} weights, "
         f"{facts['policy']}", "films": {"train": len(y), "complete": complete, "judged": len(truth)},
-        "features": int(x.shape[1]), **({} if args.run else {"phantom_generator": making.GENERATOR_VERSION})}, indent=1))
+        "features": int(x.shape[1]), **drawn}, indent=1))
     print(pd.DataFrame(rows).to_string(index=False))
     return 0
 
