@@ -128,10 +128,22 @@ def answer(main: Callable[[list[str] | None], int | None], argv: list[str] | Non
         signal.signal(signal.SIGINT, _interrupt)
         signal.signal(signal.SIGTERM, _interrupt)
     code = _answer(main, argv)
+    if own_process and _AT_ONCE.is_set():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
     if own_process:  # what is left is the interpreter's end, which nobody need interrupt: the answer stands
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     return code
+
+
+_AT_ONCE = threading.Event()
+
+
+def end_at_once() -> None:
+    """From now on, end this process without the interpreter's clean-up, in which foreign threads may abort."""
+    _AT_ONCE.set()
 
 
 class _Screen:

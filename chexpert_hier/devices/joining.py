@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Iterator
 
-from ..commands import import_keras
+from ..commands import end_at_once, import_keras
 from ..errors import InputError
 from .alone import Devices
 from .launch import Place
@@ -43,6 +43,8 @@ def joined(place: Place | None) -> Iterator[Devices]:
             if _of_jax(error):  # a collective that broke because another process died: the watch names it
                 time.sleep(SILENCE + 10.0)
             watch.ended(error)
+        if watch is not None:
+            end_at_once()  # the others end too, and JAX's client aborts where it finds that its service has gone
         raise
 
 
