@@ -233,3 +233,13 @@ def test_which_view_and_how_much_of_it_are_drawn_apart():
         assert len(expected)
         np.testing.assert_allclose(found[kind == place][:, :, :2], expected)
     np.testing.assert_allclose(found[:, :, 2], 5 - found[:, :, :2].sum(2) * 5, atol=1e-12)       # about (5, 5)
+
+
+def test_the_line_of_a_normalisation_by_value():
+    slope, intercept = normalisation.Normalisation((0.5, 0.25, 0.0), (0.25, 0.5, 1.0)).line
+    np.testing.assert_allclose(slope * 255, (4, 2, 1), rtol=1e-6)
+    np.testing.assert_array_equal(intercept, np.float32((-2, -0.5, 0)))
+
+
+def test_crops_may_have_an_axis_for_their_channel():
+    np.testing.assert_array_equal(normalisation.normalise(CROPS[..., None]), normalisation.normalise(CROPS))
