@@ -302,7 +302,11 @@ def open_saved(folder: str | os.PathLike[str]) -> Saved:
             from error
 
     def one(film: np.ndarray) -> dict[str, np.ndarray]:
-        answer = signature(film=tf.constant(film[None, ..., None]))
+        try:
+            answer = signature(film=tf.constant(film[None, ..., None]))
+        except (ValueError, TypeError, tf.errors.OpError) as error:
+            why = " ".join(str(error).split())[:200]
+            raise InputError(f"{folder}: TensorFlow cannot run this SavedModel ({why})") from error
         return {name: value.numpy() for name, value in answer.items()}
 
     return Saved(folder, *about, metadata, one)

@@ -94,7 +94,7 @@ def _rate(point: dict, name: str) -> str:
     value, low, high = (point[f"{name}{ending}"] for ending in ("", "_low", "_high"))
     if value is None:
         return "unknown"
-    return f"{value:.2f}" if low is None else f"{value:.2f} ({low:.2f}-{high:.2f})"
+    return f"{value:.2f}" if low is None or high is None else f"{value:.2f} ({low:.2f}-{high:.2f})"
 
 
 def as_json(table: pd.DataFrame, engine: Engine, left_out: Sequence[tuple[str, str]]) -> dict:

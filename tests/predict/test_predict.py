@@ -256,3 +256,9 @@ def test_a_traced_network_answers_any_number_of_films_as_before_with_two_graphs(
         np.testing.assert_allclose(traced.outputs(crops[:films]), plain.outputs(crops[:films]), atol=1e-6)
     assert traced.model.predict_function.experimental_get_tracing_count() == 2
     np.testing.assert_allclose(traced.outputs(crops, batch_size=4), plain.outputs(crops), atol=1e-6)  # more than fit
+
+
+def test_an_interval_without_an_end_is_not_shown():
+    point = {"sensitivity": 0.5, "sensitivity_low": 0.25, "sensitivity_high": None}
+    assert answers._rate(point, "sensitivity") == "0.50"
+    assert answers._rate(point | {"sensitivity_high": 0.75}, "sensitivity") == "0.50 (0.25-0.75)"
